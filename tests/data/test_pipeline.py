@@ -1,0 +1,187 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from uda_jax.data.pipeline import train_iterator
+from uda_jax.data.sources import manifest
+from uda_jax.errors import UserError
+
+
+def make(folder, count, *, labels=True, value=0, size=(12, 18)):
+    """Images of noise whose labels say which image they belong to."""
+    folder.mkdir()
+    rng = np.random.default_rng(value)
+    lines = []
+    for i in range(count):
+        image = rng.integers(0, 255, (*size, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+        cv2.imwrite(str(folder / f"{i}_label.png"), np.full(size, i % 13, np.uint8))
+        lines.append(json.dumps({"image": f"{i}.png", "label": f"{i}_label.png"}))
+    path = folder / "list.jsonl"
+    path.write_text("\n".join(lines))
+    return manifest(path, label_space="crosscity13", labels=labels)
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory):
+    root = tmp_path_factory.mktemp("domains")
+    return make(root / "s", 20), make(root / "t", 13, labels=False, value=1)
+
+
+def take(domains, count, **options):
+    defaults = dict(
+        crop_size=(8, 12), batch_size=4, seed=0, scales=(0.75, 1.0, 1.5), threads=0
+    )
+    with train_iterator(*domains, **{**defaults, **options}) as iterator:
+        return [next(iterator) for _ in range(count)]
+
+
+def same(a, b):
+    assert a[1] == b[1]
+    assert {d: set(x) for d, x in a[0].items()} == {d: set(x) for d, x in b[0].items()}
+    return all(
+        np.array_equal(x, b[0][domain][key])
+        for domain, examples in a[0].items()
+        for key, x in examples.items()
+    )
+
+
+def test_batch_layout(domains):
+    batch, names = take(domains, 1)[0]
+    assert set(batch) == set(names) == {"source", "target"}
+    assert set(batch["source"]) == {"image", "label"}
+    assert set(batch["target"]) == {"image"}  # no label can leak
+    for image in (batch["source"]["image"], batch["target"]["image"]):
+        assert image.shape == (4, 8, 12, 3) and image.dtype == np.uint8
+    assert batch["source"]["label"].shape == (4, 8, 12)
+    assert batch["source"]["label"].dtype == np.uint8
+    # Names belong to the examples, label and image to each other.
+    for name, label in zip(names["source"], batch["source"]["label"], strict=True):
+        assert np.all(label == int(name.removesuffix(".png")) % 13)
+
+
+def test_each_domain_has_its_own_epochs(domains):
+    names = {"source": [], "target": []}
+    for _, step in take(domains, 15):
+        for domain in names:
+            names[domain] += step[domain]
+    for domain, size in (("source", 20), ("target", 13)):
+        epochs = [names[domain][i : i + size] for i in range(0, 60 - size + 1, size)]
+        assert all(len(set(epoch)) == size for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) > 1  # shuffled anew
+
+
+def test_threads_change_nothing(domains):
+    plain = take(domains, 6)
+    for threads in (1, 3):
+        assert all(map(same, plain, take(domains, 6, threads=threads)))
+
+
+def test_exact_restart(domains):
+    steps = take(domains, 7)
+    for start in (1, 4):
+        restarted = take(domains, 7 - start, start_step=start, threads=2)
+        assert all(map(same, steps[start:], restarted))
+
+
+def test_a_late_start_costs_nothing(domains):
+    assert take(domains, 1, start_step=10**8)
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_together_hold_the_global_batch(domains, hosts):
+    whole = take(domains, 3)
+    parts = [take(domains, 3, host=h, num_hosts=hosts) for h in range(hosts)]
+    for step, (batch, names) in enumerate(whole):
+        for domain, examples in batch.items():
+            local = [name for part in parts for name in part[step][1][domain]]
+            assert local == names[domain]
+            for key, x in examples.items():
+                local = [part[step][0][domain][key] for part in parts]
+                np.testing.assert_array_equal(np.concatenate(local), x)
+
+
+def test_the_seed_decides(domains):
+    assert all(map(same, take(domains, 2), take(domains, 2)))
+    assert take(domains, 1)[0][1] != take(domains, 1, seed=1)[0][1]
+
+
+def test_an_image_is_augmented_anew_each_time(tmp_path):
+    one = make(tmp_path / "one", 1)
+    images = np.concatenate([b["source"]["image"] for b, _ in take((one, None), 5)])
+    assert len({image.tobytes() for image in images}) > 10
+
+
+def test_the_domains_are_drawn_independently(tmp_path):
+    one = make(tmp_path / "one", 1)
+    twin = manifest(
+        tmp_path / "one/list.jsonl", label_space="crosscity13", labels=False
+    )
+    batch, _ = take((one, twin), 1)[0]
+    assert not np.array_equal(batch["source"]["image"], batch["target"]["image"])
+
+
+def test_without_target(domains):
+    batch, names = take((domains[0], None), 1)[0]
+    assert set(batch) == set(names) == {"source"}
+    with_target = take(domains, 1)[0][0]
+    np.testing.assert_array_equal(
+        batch["source"]["image"], with_target["source"]["image"]
+    )
+
+
+def test_frozen_augmentation_freezes_the_target_alone(tmp_path):
+    source = make(tmp_path / "s", 1)
+    path = tmp_path / "s/list.jsonl"
+    target = manifest(path, label_space="crosscity13", labels=False)
+    steps = take((source, target), 5, frozen_augmentation=True)
+    images = {
+        domain: {image.tobytes() for b, _ in steps for image in b[domain]["image"]}
+        for domain in ("source", "target")
+    }
+    assert len(images["target"]) == 1 and len(images["source"]) > 5
+    geometries = {
+        take((source, target), 1, frozen_augmentation=True, seed=seed)[0][0]["target"][
+            "image"
+        ].tobytes()
+        for seed in range(4)
+    }
+    assert len(geometries) > 1  # another run, another draw
+
+
+def test_weights_of_a_manifest_reach_the_batch(tmp_path):
+    make(tmp_path / "s", 2)
+    path = tmp_path / "s/weighted.jsonl"
+    path.write_text(
+        '{"image": "0.png", "label": "0_label.png", "weight": 0.5}\n'
+        '{"image": "1.png", "label": "1_label.png", "weight": 2}\n'
+    )
+    source = manifest(path, label_space="crosscity13")
+    batch, names = take((source, None), 1)[0]
+    assert batch["source"]["weight"].dtype == np.float32
+    expected = [{"0.png": 0.5, "1.png": 2.0}[name] for name in names["source"]]
+    assert batch["source"]["weight"].tolist() == expected
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_damaged_file_is_named_while_iterating(tmp_path, threads):
+    source = make(tmp_path / "s", 1)
+    image = tmp_path / "s/0.png"
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"s/0\.png cannot be decoded"):
+        take((source, None), 1, threads=threads)
+
+
+def test_impossible_requests_are_refused(domains, tmp_path):
+    with pytest.raises(UserError, match="batch_size=3 cannot be split evenly over 2"):
+        take(domains, 1, batch_size=3, num_hosts=2)
+    with pytest.raises(UserError, match="batch_size=0"):
+        take(domains, 1, batch_size=0)
+    with pytest.raises(UserError, match="threads=-1"):
+        take(domains, 1, threads=-1)
+    with pytest.raises(UserError, match="source dataset has no labels"):
+        take((domains[1], None), 1)
+    with pytest.raises(UserError, match="must not reach training"):
+        take((domains[0], domains[0]), 1)

@@ -1,0 +1,193 @@
+"""Resizing, normalisation and the CPU forms against hand values and plain XLA."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from uda_jax.errors import UserError
+from uda_jax.models import convolution_cpu
+from uda_jax.models.layers import BatchNorm, resize_bilinear, resize_nearest
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_bilinear_by_hand():
+    ramp = np.array([0.0, 10.0], np.float32).reshape(1, 2, 1)
+    corners = resize_bilinear(ramp, (1, 5), align_corners=True)
+    np.testing.assert_allclose(corners.ravel(), [0, 2.5, 5, 7.5, 10])
+    halves = resize_bilinear(ramp, (1, 4), align_corners=False)
+    np.testing.assert_allclose(halves.ravel(), [0, 2.5, 7.5, 10])
+    four = np.array([0.0, 1.0, 2.0, 3.0], np.float32).reshape(1, 4, 1)
+    shrunk = resize_bilinear(four, (1, 2), align_corners=False)
+    np.testing.assert_allclose(shrunk.ravel(), [0.5, 2.5])
+    np.testing.assert_allclose(
+        resize_bilinear(four, (1, 2), align_corners=True).ravel(), [0, 3]
+    )
+    one = resize_bilinear(four, (3, 1), align_corners=True)
+    np.testing.assert_allclose(one.ravel(), [0, 0, 0])
+
+
+@pytest.mark.parametrize("size", [(11, 13), (3, 4), (20, 3), (5, 7)])
+def test_bilinear_half_pixel_equals_jax_without_antialias(size):
+    x = normal(0, 2, 5, 7, 3)
+    mine = resize_bilinear(x, size, align_corners=False)
+    theirs = jax.image.resize(x, (2, *size, 3), "bilinear", antialias=False)
+    np.testing.assert_allclose(mine, theirs, atol=3e-6)
+
+
+def test_bilinear_takes_leading_axes_and_keeps_dtype():
+    x = normal(1, 4, 6, 2)
+    batched = resize_bilinear(np.stack([x, 2 * x])[None], (7, 5), align_corners=True)
+    assert batched.shape == (1, 2, 7, 5, 2)
+    alone = resize_bilinear(x, (7, 5), align_corners=True)
+    np.testing.assert_allclose(batched[0, 1], 2 * alone, rtol=1e-5, atol=1e-6)
+    low = resize_bilinear(jnp.asarray(x, jnp.bfloat16), (7, 5), align_corners=True)
+    assert low.dtype == jnp.bfloat16
+    assert resize_bilinear(x, (4, 6), align_corners=True) is x
+    with pytest.raises(TypeError, match="resize_nearest"):
+        resize_bilinear(np.zeros((2, 2, 1), np.uint8), (4, 4), align_corners=False)
+
+
+def test_bilinear_gradient_is_the_transpose():
+    x, dy = normal(2, 3, 4, 2), normal(3, 7, 9, 2)
+    for align in (True, False):
+        resize = partial(resize_bilinear, size=(7, 9), align_corners=align)
+        y, pull = jax.vjp(resize, x)
+        np.testing.assert_allclose(np.vdot(y, dy), np.vdot(x, pull(dy)[0]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 2), (1, 1), (7, 9), (2, 3)])
+def test_nearest_reads_the_floor(size):
+    labels = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    mine = resize_nearest(labels, size)
+    rows = [i * 2 // size[0] for i in range(size[0])]
+    columns = [j * 3 // size[1] for j in range(size[1])]
+    assert mine.dtype == jnp.uint8
+    np.testing.assert_array_equal(mine, labels[rows][:, columns])
+
+
+CONVS = [  # height, width, kernel size, stride, padding
+    (8, 12, 3, 1, 1),
+    (7, 5, 3, 1, 1),
+    (8, 12, 3, 2, 1),
+    (7, 9, 3, 2, 1),
+    (6, 9, 1, 1, 0),
+    (6, 9, 1, 2, 0),
+    (12, 15, 7, 2, 3),
+    (5, 6, 3, 1, 0),
+    (2, 1, 3, 2, 1),
+    (1, 1, 1, 2, 0),
+]
+
+
+@pytest.mark.parametrize("channels", [3, 64])  # both forms of the kernel's gradient
+@pytest.mark.parametrize("height, width, size, stride, padding", CONVS)
+def test_cpu_convolution_equals_plain_xla(
+    height, width, size, stride, padding, channels
+):
+    x = normal(0, 2, height, width, channels)
+    kernel = normal(1, size, size, channels, 4)
+
+    def plain(x, kernel):
+        pads = [(padding, padding)] * 2
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), pads, dimension_numbers=layout
+        )
+
+    @jax.jit
+    def both(x, kernel, dy):
+        mine, pull = jax.vjp(
+            lambda x, k: convolution_cpu.conv(x, k, stride, padding), x, kernel
+        )
+        theirs, pull_plain = jax.vjp(plain, x, kernel)
+        return (mine, *pull(dy)), (theirs, *pull_plain(dy))
+
+    dy = normal(2, *jax.eval_shape(plain, x, kernel).shape)
+    for mine, theirs in zip(*both(x, kernel, dy), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("height, width", [(8, 6), (7, 9), (1, 2), (2, 1)])
+def test_cpu_max_pool_equals_plain_xla_on_ties_too(height, width):
+    # Few distinct values: many windows have ties.
+    x = np.random.default_rng(0).integers(0, 3, (2, height, width, 3))
+    x = jnp.asarray(x, jnp.float32)
+
+    def plain(x):
+        pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+
+    @jax.jit
+    def both(x, dy):
+        mine, pull = jax.vjp(convolution_cpu.max_pool_3x3_stride2, x)
+        theirs, pull_plain = jax.vjp(plain, x)
+        return (mine, *pull(dy)), (theirs, *pull_plain(dy))
+
+    dy = normal(1, *jax.eval_shape(plain, x).shape)
+    for mine, theirs in zip(*both(x, dy), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def batch_norm(x, *, use_running, scale=1.0, **options):
+    norm = BatchNorm(use_running, **options)
+    variables = norm.init(jax.random.key(0), x)
+    params = {"scale": jnp.full_like(variables["params"]["scale"], scale)}
+    params["bias"] = variables["params"]["bias"]
+    return norm.apply(
+        {"params": params, "batch_stats": variables["batch_stats"]},
+        x,
+        mutable=["batch_stats"],
+    )
+
+
+def test_batch_norm_by_hand():
+    x = np.array([1.0, 3.0, 5.0, 7.0], np.float32).reshape(4, 1)
+    y, new = batch_norm(x, use_running=False)
+    # mean 4, biased variance 5, unbiased 20/3
+    np.testing.assert_allclose(y.ravel(), (x.ravel() - 4) / np.sqrt(5 + 1e-5), 1e-6)
+    np.testing.assert_allclose(new["batch_stats"]["mean"], [0.4], rtol=1e-6)
+    np.testing.assert_allclose(
+        new["batch_stats"]["var"], [0.9 + 0.1 * 20 / 3], rtol=1e-6
+    )
+
+
+def test_batch_norm_running_statistics_stay():
+    x = normal(0, 5, 3)
+    y, new = batch_norm(x, use_running=True)
+    np.testing.assert_allclose(y, x / np.sqrt(1 + 1e-5), rtol=1e-6)
+    assert not new or float(jnp.abs(new["batch_stats"]["mean"]).max()) == 0
+
+
+def test_absolute_scale_ignores_the_sign_and_flips_the_gradient():
+    x = normal(0, 6, 2)
+    positive, _ = batch_norm(x, use_running=True, scale=2.0, absolute_scale=True)
+    negative, _ = batch_norm(x, use_running=True, scale=-2.0, absolute_scale=True)
+    np.testing.assert_array_equal(positive, negative)
+    np.testing.assert_allclose(positive, x / np.sqrt(1 + 1e-5) * 2.00001, rtol=1e-6)
+
+    def total(scale):
+        return jnp.sum(
+            batch_norm(x, use_running=True, scale=scale, absolute_scale=True)[0]
+        )
+
+    assert jax.grad(total)(2.0) == -jax.grad(total)(-2.0) != 0
+
+
+def test_batch_norm_of_one_value_is_refused():
+    with pytest.raises(UserError, match="frozen"):
+        batch_norm(normal(0, 1, 1, 1, 4), use_running=False)
+
+
+def test_batch_norm_of_bfloat16_keeps_float32_statistics():
+    x = jnp.asarray(100 + normal(0, 64, 4), jnp.bfloat16)
+    y, new = batch_norm(x, use_running=False)
+    assert y.dtype == jnp.bfloat16
+    assert new["batch_stats"]["var"].dtype == jnp.float32
+    assert abs(float(jnp.std(y.astype(jnp.float32))) - 1) < 0.05

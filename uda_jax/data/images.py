@@ -1,0 +1,156 @@
+"""Decodes images and label maps, and says in one sentence what is wrong with a file."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from uda_jax.errors import UserError
+from uda_jax.labels import lookup
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decodes a PNG or JPEG file.
+
+    Pixels are taken as they are stored: an EXIF orientation is not applied, so that
+    they lie where the label's pixels lie.
+
+    Returns:
+      [H, W, 3] uint8, RGB.
+
+    Raises:
+      UserError: the file is missing, cut off, no image, or not RGB with 8 bits.
+        Grayscale images and images with transparency are refused rather than
+        converted, because there is more than one way to do it.
+    """
+    pixels = cv2.imdecode(_read(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise _unreadable(path)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise UserError(
+            f"image {path} has {_describe(pixels)}: images must be RGB with 8 bits "
+            "per channel, so convert it first."
+        )
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def read_label(path: str | Path, id_table: Mapping[int, int]) -> np.ndarray:
+    """Decodes a PNG of raw label ids and translates them to train ids.
+
+    Args:
+      path: 8-bit PNG with one channel, gray or with a palette (its indices are the
+        ids).
+      id_table: raw id -> train id, for every id that may occur.
+
+    Returns:
+      [H, W] uint8, train ids or `IGNORE`.
+
+    Raises:
+      UserError: the file is missing, cut off, no PNG, in colour, of more than 8 bits,
+        or contains an id that is not in the table.
+    """
+    data = _read(path)
+    if not data[:8].tobytes().startswith(_PNG_START):
+        raise UserError(
+            f"label {path} is not a PNG file: lossy formats change label ids, so save "
+            "labels as 8-bit PNG with one channel."
+        )
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            mode = header.mode
+            # OpenCV would return a palette's colours instead of its indices.
+            raw = np.array(header) if mode == "P" else None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _unreadable(path) from error
+    if mode not in ("L", "P"):
+        raise UserError(
+            f"label {path} is stored as {_MODES.get(mode, mode)} instead of ids: "
+            "labels must be 8-bit PNG with one channel of class ids, so convert it "
+            "first."
+        )
+    if raw is None:
+        raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if raw is None or raw.ndim != 2:
+        raise _unreadable(path)
+    counts = np.bincount(raw.ravel(), minlength=256)
+    unknown = [int(i) for i in np.flatnonzero(counts) if int(i) not in id_table]
+    if unknown:
+        raise UserError(
+            f"label {path} contains the ids {_shorten(unknown)}, which the label table "
+            f"does not know (known: {_ranges(id_table)}): correct the file or choose "
+            "the label space and coding that it was made for."
+        )
+    return cv2.LUT(raw, lookup(id_table))
+
+
+_MODES = {
+    "RGB": "colours (3 channels)",
+    "RGBA": "colours (4 channels)",
+    "LA": "gray with transparency (2 channels)",
+    "1": "a 1-bit image",
+    "I": "16-bit numbers",
+    "I;16": "16-bit numbers",
+    "I;16B": "16-bit numbers",
+}
+
+
+def _read(path: str | Path) -> np.ndarray:
+    """The file's bytes, known to be a whole PNG or JPEG file."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UserError(
+            f"file {path} cannot be opened ({error.strerror or error}): restore it or "
+            "remove it from the dataset."
+        ) from error
+    start = data[:8].tobytes()
+    # Decoders return the part of a cut-off file that there is, the rest gray or black.
+    if start.startswith(_PNG_START):
+        whole = data[-8:].tobytes() == _PNG_END or _PNG_END in data[-4096:].tobytes()
+    elif start.startswith(_JPEG_START):
+        whole = _JPEG_END in data[-4096:].tobytes()
+    else:
+        raise UserError(
+            f"file {path} is neither a PNG nor a JPEG image: replace it or remove it "
+            "from the dataset."
+        )
+    if not whole:
+        raise _unreadable(path)
+    return data
+
+
+def _unreadable(path: str | Path) -> UserError:
+    return UserError(
+        f"file {path} cannot be decoded, it is damaged or cut off: copy it again or "
+        "remove it from the dataset."
+    )
+
+
+def _describe(pixels: np.ndarray) -> str:
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    plural = "channel" if channels == 1 else "channels"
+    return f"{channels} {plural} of {8 * pixels.dtype.itemsize} bits"
+
+
+def _shorten(ids: list[int]) -> str:
+    return ", ".join(map(str, ids[:8])) + (" ..." if len(ids) > 8 else "")
+
+
+def _ranges(ids: Mapping[int, int]) -> str:
+    """'0-33, 255' for the keys of `ids`."""
+    parts, rest = [], sorted(ids)
+    while rest:
+        end = 0
+        while end + 1 < len(rest) and rest[end + 1] == rest[end] + 1:
+            end += 1
+        parts.append(f"{rest[0]}-{rest[end]}" if end else str(rest[0]))
+        rest = rest[end + 1 :]
+    return ", ".join(parts)

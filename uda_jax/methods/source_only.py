@@ -1,0 +1,80 @@
+"""Training on the labelled source alone: the start, and the baseline, of adaptation.
+
+The supervised mode of TUFL's released code (Yan et al., T-ITS 2023).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from uda_jax import augment
+from uda_jax.class_weights import class_weights as class_weight_table
+from uda_jax.methods import supervised
+from uda_jax.methods.method import Method, Output
+
+
+def source_only(
+    forward: Callable,
+    num_classes: int,
+    *,
+    class_weights: str | tuple[float, ...] = "none",
+    source_loss: str = "regular",
+    heads: str = "deep",
+    color_strength: float = 1.0,
+) -> Method:
+    """Cross-entropy on the source, mean over the heads.
+
+    Args:
+      forward: a Model's forward.
+      num_classes: C.
+      class_weights: "none", "small", "middle", "large" or C numbers.
+      source_loss: "regular" or "ohem"; see `supervised_loss`.
+      heads: "deep": main and auxiliary heads; "last": the main head.
+      color_strength: of the source's colour augmentation, in [0, 1]; 0 turns it off.
+
+    Returns:
+      A Method without other parameters or memory.  It reads batch["source"] only.
+
+    Raises:
+      UserError: an unknown name, or weights that do not fit the classes.
+    """
+    supervised.check_choice("source_loss", source_loss, supervised.SOURCE_LOSSES)
+    supervised.check_choice("heads", heads, supervised.HEADS)
+    weights = class_weight_table(class_weights, num_classes)
+
+    def init(key):
+        return {}, {}
+
+    def loss(params, state, batch, key):
+        color_key, forward_key = jax.random.split(key)
+        source = batch["source"]
+        image = augment.source_view(
+            color_key, source["image"], color_strength=color_strength
+        )
+        prediction, batch_stats = forward(
+            params["segmentor"],
+            state.batch_stats,
+            image,
+            train=True,
+            rngs={"dropout": forward_key},
+        )
+        total = supervised.supervised_loss(
+            supervised.head_logits(prediction, heads),
+            source["label"],
+            weights,
+            source_loss=source_loss,
+        )
+        metrics = {
+            "loss/total": total,
+            "loss/source": total,
+            **supervised.training_scores(prediction.logits, source["label"]),
+        }
+        images = {
+            "source": augment.denormalize(image),
+            "source_label": source["label"],
+            "source_prediction": jnp.argmax(prediction.logits, -1),
+        }
+        return total, Output(metrics, batch_stats, state.memory, images)
+
+    return Method(init, loss)

@@ -1,0 +1,88 @@
+"""The supervised term that the methods share, and what one logs about it."""
+
+import jax
+import jax.numpy as jnp
+
+from uda_jax import losses
+from uda_jax.errors import UserError, did_you_mean
+from uda_jax.models.model import Prediction
+
+SOURCE_LOSSES = ("regular", "ohem")
+HEADS = ("deep", "last")
+
+
+def check_choice(name: str, value: str, allowed) -> None:
+    """Raises a UserError with one sentence unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise UserError(
+            f'{name} is "{value}"{did_you_mean(str(value), allowed)}; allowed are '
+            f"{', '.join(allowed)}."
+        )
+
+
+def head_logits(prediction: Prediction, heads: str) -> tuple[jax.Array, ...]:
+    """The main head's logits, and with "deep" those of the auxiliary heads after it."""
+    if heads == "last":
+        return (prediction.logits,)
+    return (prediction.logits, *prediction.aux_logits)
+
+
+def supervised_loss(
+    logits: tuple[jax.Array, ...],
+    label: jax.Array,
+    class_weights: jax.Array,
+    *,
+    source_loss: str = "regular",
+) -> jax.Array:
+    """Mean over the heads of a cross-entropy.
+
+    Args:
+      logits: per head, [B, H, W, C].
+      label: [B, H, W] train ids, IGNORE where unlabelled.
+      class_weights: [C].
+      source_loss: "regular": the mean over all pixels, ignored ones included; "ohem":
+        the hard pixels, those below probability 0.7 or at least a sixteenth of all.
+
+    Returns:
+      float32 scalar.
+    """
+    if source_loss == "ohem":
+        terms = [
+            losses.ohem_cross_entropy(
+                head, label, class_weights, min_kept=label.size // 16
+            )
+            for head in logits
+        ]
+    else:
+        terms = [losses.cross_entropy(head, label, class_weights) for head in logits]
+    return sum(terms) / len(terms)
+
+
+def training_scores(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
+    """Accuracy and IoU of the batch itself: a sign of life, no evaluation.
+
+    Args:
+      logits: [B, H, W, C].
+      label: [B, H, W] train ids; ignored pixels do not count.
+
+    Returns:
+      'train/source_accuracy': share of the labelled pixels that are right, and
+      'train/source_miou': mean IoU; both in [0, 1], 0 without labelled pixels.  Like
+      the original's log, the mean leaves out absent classes and those whose IoU is 1;
+      where none is left it is 1 (and not NaN).
+    """
+    classes = jnp.arange(logits.shape[-1])
+    valid = (label < logits.shape[-1])[..., None]
+    predicted = (jnp.argmax(logits, -1)[..., None] == classes) & valid
+    wanted = label[..., None] == classes
+    axes = tuple(range(label.ndim))
+    both = jnp.sum(predicted & wanted, axes)
+    either = jnp.sum(predicted | wanted, axes)
+    counted = both < either
+    total = jnp.sum(wanted)
+    iou = losses.masked_mean(both / jnp.maximum(either, 1), counted)
+    perfect = jnp.where(total > 0, 1.0, 0.0)
+    return {
+        "train/source_accuracy": jnp.sum(both) / jnp.maximum(total, 1),
+        "train/source_miou": jnp.where(jnp.any(counted), iou, perfect),
+    }

@@ -1,0 +1,65 @@
+"""Convolution and pooling behind one interface, in the form that suits the platform."""
+
+import jax
+from jax import lax
+
+from uda_jax.models import convolution_cpu
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
+) -> jax.Array:
+    """Cross-correlation: y[o] = sum_t kernel[t] x[o*stride+t-padding], as Conv2d.
+
+    Plain XLA on GPU and TPU.  On a CPU the value is XLA's too, and the gradients are
+    computed in forms that are faster there (`convolution_cpu`), equal up to rounding.
+
+    Args:
+      x: [B, H, W, C_in] floating point.
+      kernel: [K, K, C_in, C_out], x's dtype.
+      stride: step of the output in both axes.
+      padding: zeros added on each of the four sides.
+
+    Returns:
+      [B, (H+2*padding-K)//stride+1, likewise W, C_out], x's dtype.
+    """
+    if jax.default_backend() == "cpu":
+        return convolution_cpu.conv(x, kernel, stride, padding)
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_LAYOUT
+    )
+
+
+def max_pool_3x3_stride2(x: jax.Array) -> jax.Array:
+    """The largest of each 3x3 window at stride 2 with one ring of padding (ResNet's).
+
+    The gradient goes to the first largest value of a window in row-major order, as in
+    PyTorch, on every platform.
+
+    Args:
+      x: [B, H, W, C] floating point.
+
+    Returns:
+      [B, (H-1)//2+1, (W-1)//2+1, C], x's dtype.
+    """
+    if jax.default_backend() == "cpu":
+        return convolution_cpu.max_pool_3x3_stride2(x)
+    return lax.reduce_window(
+        x,
+        -float("inf"),
+        lax.max,
+        (1, 3, 3, 1),
+        (1, 2, 2, 1),
+        ((0, 0), (1, 1), (1, 1), (0, 0)),
+    )
+
+
+def fusion_barrier(x: jax.Array) -> jax.Array:
+    """x itself; on a CPU XLA does not fuse through it.
+
+    XLA's CPU compiler pulls cheap producers into the convolutions' gradients and
+    computes them again for every use; a barrier between residual blocks stops that.
+    """
+    return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x

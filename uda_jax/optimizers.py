@@ -1,0 +1,115 @@
+"""Optimizers and learning-rate schedules, as PyTorch computes them, in optax."""
+
+import re
+from typing import Any
+
+import jax
+import optax
+
+from uda_jax import factories
+from uda_jax.errors import UserError
+
+PyTree = Any
+
+# Parts of a network that its authors train faster than the backbone.
+HEADS = {"bisenet": r"^(ffm|conv_out\w*)/"}
+
+
+def poly(learning_rate, steps, *, power=0.9, warmup_steps=0, warmup_start=1e-5):
+    """lr(t) = learning_rate * (1 - (t - warmup) / (steps - warmup))^power.
+
+    During the warm-up (t <= warmup_steps, if any) TUFL's exponential rise:
+    lr(t) = warmup_start * (learning_rate / warmup_start)^(t / warmup_steps).  t counts
+    optimizer steps from 0.  Published TUFL runs use no warm-up.
+    """
+
+    def schedule(step):
+        progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
+        rate = learning_rate * jax.numpy.clip(1 - progress, 0, 1) ** power
+        if not warmup_steps:
+            return rate
+        rise = (learning_rate / warmup_start) ** (step / warmup_steps)
+        return jax.numpy.where(step <= warmup_steps, warmup_start * rise, rate)
+
+    return schedule
+
+
+def constant(learning_rate, steps):
+    """lr(t) = learning_rate."""
+    del steps
+    return optax.constant_schedule(learning_rate)
+
+
+SCHEDULES = {"poly": poly, "constant": constant}
+
+
+def sgd(*, momentum=0.9):
+    """PyTorch's SGD: v <- momentum * v + (g + decay * p); p <- p - lr * v."""
+    return lambda decay: optax.chain(decay, optax.trace(decay=momentum))
+
+
+def adamw(*, beta1=0.9, beta2=0.999, eps=1e-8):
+    """PyTorch's AdamW: p <- p - lr * (m_hat / (sqrt(v_hat) + eps) + decay * p)."""
+    return lambda decay: optax.chain(optax.scale_by_adam(beta1, beta2, eps), decay)
+
+
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+
+
+def make_optimizer(
+    optimizer: dict, schedule: dict, *, steps: int, model: str
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a config, with the published parameter groups.
+
+    Weight decay acts on kernels (two or more axes) and never on BatchNorm scales and
+    biases; the learning rate of the network's heads is `head_multiplier` times the rest
+    (10 in SS-ADA and most DeepLab recipes; 1 in TUFL, whose released program multiplies
+    every group by ten, so that its configs state the effective rate).
+
+    Args:
+      optimizer: row with name, learning_rate, weight_decay, head_multiplier and the
+        keywords of that entry of OPTIMIZERS.
+      schedule: row with name and the keywords of that entry of SCHEDULES.
+      steps: length of the run.
+      model: name of the segmentation network, which tells what its heads are.
+
+    Returns:
+      (gradient transformation for {'segmentor': ...}, schedule of the base rate).
+    """
+    row = dict(optimizer)
+    learning_rate = row.pop("learning_rate")
+    weight_decay = row.pop("weight_decay")
+    head_multiplier = row.pop("head_multiplier")
+    if learning_rate <= 0:
+        raise UserError(f"optimizer.learning_rate={learning_rate} must be above 0.")
+    rate = factories.build(SCHEDULES, "schedule", schedule, learning_rate, steps)
+    algorithm = factories.build(OPTIMIZERS, "optimizer", row)
+    decay = optax.add_decayed_weights(weight_decay, mask=is_kernel)
+    parts = [algorithm(decay)]
+    if head_multiplier != 1:
+        parts.append(
+            optax.masked(optax.scale(head_multiplier), lambda p: is_head(p, model))
+        )
+    parts.append(optax.scale_by_learning_rate(rate))
+    return optax.chain(*parts), rate
+
+
+def is_kernel(params: PyTree) -> PyTree:
+    """Tree of booleans: leaves with two or more axes."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def is_head(params: PyTree, model: str) -> PyTree:
+    """Tree of booleans: leaves of the segmentor's heads, by name."""
+    if model not in HEADS:
+        raise UserError(
+            f'optimizer.head_multiplier needs to know the heads of model "{model}": '
+            f"use 1.0, or one of {', '.join(HEADS)}."
+        )
+    pattern = re.compile(HEADS[model])
+
+    def one(path, _):
+        part, *names = (key.key for key in path)
+        return part == "segmentor" and bool(pattern.match("/".join(names)))
+
+    return jax.tree_util.tree_map_with_path(one, params)

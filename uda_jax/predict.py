@@ -1,0 +1,287 @@
+r"""Predictions for photographs: class ids, colours and overlays at their own size.
+
+    python -m uda_jax.predict --workdir runs/tufl_rio --input photo.jpg --output out/
+
+or, in Python:
+
+    predictor = uda_jax.predict.Predictor.from_workdir("runs/tufl_rio")
+    result = predictor("photo.jpg")  # result.ids: uint8 [H, W]
+    result.save("out/")
+"""
+
+import argparse
+import dataclasses
+import functools
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+
+from uda_jax.data.ops import resize
+from uda_jax.errors import UserError
+from uda_jax.evaluate import make_forward
+from uda_jax.files import write_atomically
+from uda_jax.inference import inference_options, pair, probabilities
+from uda_jax.labels import LabelSpace
+from uda_jax.visualize import colorize, heat, overlay
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """What the network sees in one photograph, at the photograph's size.
+
+    Attributes:
+      name: the file's name without its ending.
+      image: uint8 [H, W, 3] RGB.
+      ids: uint8 [H, W] train ids.
+      confidence: float32 [H, W], share of the winning class, in [0, 1].
+      label_space: names and colours of the classes.
+    """
+
+    name: str
+    image: np.ndarray
+    ids: np.ndarray
+    confidence: np.ndarray
+    label_space: LabelSpace
+
+    @property
+    def colors(self) -> np.ndarray:
+        """uint8 [H, W, 3]: every class in its colour."""
+        return colorize(self.ids, self.label_space.colors)
+
+    @property
+    def overlay(self) -> np.ndarray:
+        """uint8 [H, W, 3]: the photograph tinted with the classes."""
+        return overlay(self.image, self.ids, self.label_space.colors)
+
+    @property
+    def heat(self) -> np.ndarray:
+        """uint8 [H, W, 3]: the confidence, dark is unsure."""
+        return heat(self.confidence)
+
+    def save(self, folder: str | os.PathLike) -> list[Path]:
+        """Writes <name>_ids.png, <name>_color.png and <name>_overlay.png.
+
+        Each file is written whole or not at all; <name>_ids.png holds the train ids as
+        8-bit grey levels.
+
+        Returns:
+          The three paths.
+        """
+        pictures = {"ids": self.ids, "color": self.colors, "overlay": self.overlay}
+        return [
+            write_atomically(Path(folder) / f"{self.name}_{kind}.png", _png(picture))
+            for kind, picture in pictures.items()
+        ]
+
+
+class Predictor:
+    """A segmentation network behind one call: a photograph in, a `Result` out."""
+
+    def __init__(
+        self,
+        forward: Callable[[jax.Array], jax.Array],
+        label_space: LabelSpace,
+        *,
+        mode: str = "whole",
+        window: Sequence[int] | None = None,
+        stride: Sequence[int] | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        size: Sequence[int] | None = None,
+        batch_size: int = 1,
+    ):
+        """Takes any forward function; `from_workdir` takes a run of this library.
+
+        Args:
+          forward: normalised float32 [B, H, W, 3] -> logits [B, H, W, C].
+          label_space: what the C classes are.
+          mode, window, stride, scales, flip: see `inference.inference_options`.
+          size: (height, width) that the network sees; the photograph's by default.
+            Results always have the photograph's own size.
+          batch_size: windows per forward pass, in the modes that have windows.
+        """
+        self.label_space = label_space
+        self._size = pair("size", size, "prediction") if size else None
+        if not isinstance(forward, jax.tree_util.Partial):
+            forward = jax.tree_util.Partial(forward)
+        self._forward = forward
+        options = inference_options(mode, window, stride, scales, flip)
+        options["per_pass"] = batch_size
+
+        @functools.partial(jax.jit, static_argnames="output_size")
+        def look(forward, image, output_size):
+            scores = probabilities(forward, image, output_size=output_size, **options)
+            if scores.shape[-1] != label_space.num_classes:
+                raise UserError(
+                    f"the network has {scores.shape[-1]} classes and the label space "
+                    f'"{label_space.name}" {label_space.num_classes}: give the label '
+                    "space that it was trained in."
+                )
+            ids = jnp.argmax(scores[0], -1).astype(jnp.uint8)
+            return ids, scores[0].max(-1) / scores[0].sum(-1)
+
+        self._look = look
+
+    @classmethod
+    def from_workdir(
+        cls,
+        workdir: str | os.PathLike,
+        checkpoint: str = "latest",
+        **options,
+    ) -> "Predictor":
+        """Loads a run; it looks at images as the run's own evaluation does.
+
+        Args:
+          workdir: folder of a run.
+          checkpoint: "latest" or "best".
+          **options: replace those of the run's evaluation; see `Predictor`.
+
+        Raises:
+          UserError: no run or checkpoint there.
+        """
+        from uda_jax.runs import load_run
+
+        run = load_run(workdir, checkpoint)
+        forward = make_forward(run.model, run.params, run.batch_stats)
+        evaluation = run.config.evaluation.to_dict()
+        if "mode" in options:  # another mode brings its own window and stride
+            del evaluation["window"], evaluation["stride"]
+        return cls(forward, run.label_space, **(evaluation | options))
+
+    def __call__(self, photo: str | os.PathLike | np.ndarray) -> Result:
+        """Segments one photograph.
+
+        Args:
+          photo: path of an image file, or uint8 [H, W, 3] RGB.
+
+        Raises:
+          UserError: the file is missing or is no image.
+        """
+        if isinstance(photo, np.ndarray):
+            name, image = "image", photo
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+                raise UserError(
+                    "an image given as an array must be uint8 [H, W, 3] RGB; this is "
+                    f"{image.dtype} {list(image.shape)}."
+                )
+        else:
+            name, image = Path(photo).stem, read_photo(photo)
+        seen = image
+        if self._size is not None:
+            seen = resize({"image": image}, self._size)["image"]
+        ids, confidence = self._look(
+            self._forward, seen[None], output_size=image.shape[:2]
+        )
+        return Result(
+            name, image, np.asarray(ids), np.asarray(confidence), self.label_space
+        )
+
+
+def read_photo(path: str | os.PathLike) -> np.ndarray:
+    """uint8 [H, W, 3] RGB of an image file, upright as its EXIF orientation says.
+
+    Raises:
+      UserError: the file is missing or cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: give an image or a folder.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise UserError(
+            f"{path} cannot be read as an image ({error}): give one of the formats "
+            f"{', '.join(IMAGE_SUFFIXES)}."
+        ) from error
+
+
+def find_photos(path: str | os.PathLike) -> list[Path]:
+    """The image file `path`, or the image files of the folder `path`, sorted.
+
+    Raises:
+      UserError: nothing there, or two files whose results would have one name.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        if not path.exists():
+            raise UserError(f"{path} does not exist: give an image or a folder.")
+        return [path]
+    photos = sorted(
+        p
+        for p in path.iterdir()
+        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+    )
+    if not photos:
+        raise UserError(
+            f"{path} holds no image: give a folder with files that end in "
+            f"{', '.join(IMAGE_SUFFIXES)}."
+        )
+    first: dict[str, Path] = {}
+    for photo in photos:
+        other = first.setdefault(photo.stem, photo)
+        if other != photo:
+            raise UserError(
+                f"{other} and {photo} would both be written as {photo.stem}_ids.png: "
+                "rename one of them."
+            )
+    return photos
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m uda_jax.predict",
+        description="Segments photographs with a trained run: class ids, colours and "
+        "an overlay for each, at its own size.",
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--input", required=True, help="a photograph or a folder")
+    parser.add_argument("--output", required=True, help="folder for the results")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("latest", "best"),
+        default="latest",
+        help="which weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show tracebacks of mistakes"
+    )
+    arguments = parser.parse_args(argv)
+    # What can be wrong with the input is said before the network is loaded.
+    photos = find_photos(arguments.input)
+    output = Path(arguments.output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file: give a folder.")
+    read_photo(photos[0])
+    predictor = Predictor.from_workdir(arguments.workdir, arguments.checkpoint)
+    console = Console(stderr=True)
+    for photo in track(photos, "segmenting", console=console, transient=True):
+        predictor(photo).save(output)
+    plural = "image" if len(photos) == 1 else "images"
+    print(f"{len(photos)} {plural} segmented; see {output}/*_overlay.png")
+
+
+def _png(picture: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def run() -> None:
+    """The command `uda-jax-predict`."""
+    from uda_jax import program
+
+    program.run(main)
+
+
+if __name__ == "__main__":
+    run()

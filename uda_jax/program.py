@@ -1,0 +1,52 @@
+"""How every command of the library starts and ends."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+
+from uda_jax.errors import UserError
+
+DEBUG_FLAG = "--debug"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs `main` and turns the user's mistakes into one sentence and exit code 2.
+
+    With `--debug` on the command line the traceback is shown instead.
+    """
+    keep_freed_memory()
+    try:
+        main()
+    except UserError as error:
+        if DEBUG_FLAG in sys.argv:
+            raise
+        print(f"uda_jax: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if DEBUG_FLAG in sys.argv:
+            raise
+        print("uda_jax: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def keep_freed_memory() -> None:
+    """Asks glibc to keep freed buffers instead of returning them to the kernel.
+
+    XLA's CPU backend allocates every large temporary afresh in every step; when the
+    pages were given back, each step faults them in again, which costs more than some
+    convolutions.  Four tunables, the same as the environment variables MALLOC_MMAP_MAX_,
+    MALLOC_TRIM_THRESHOLD_, MALLOC_TOP_PAD_ and MALLOC_ARENA_MAX; anyone who has set one
+    of those is left alone, and so is a system without glibc.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 * 2**20)
+    mallopt(arena_max, 1)

@@ -1,0 +1,188 @@
+"""A run's folder: its config, where it came from, and how to load what it learned."""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from uda_jax.checkpoints import Checkpoints, check_same_leaves
+from uda_jax.errors import UserError
+from uda_jax.files import write_atomically
+from uda_jax.labels import LABEL_SPACES, LabelSpace
+from uda_jax.models import create_model
+from uda_jax.models.model import Model
+
+PyTree = Any
+
+# What may differ when a run goes on: it changes no number of the run.
+FREE_KEYS = ("data.threads", "log_every", "panels_every", "evaluation.batch_size")
+LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "clu", "numpy")
+
+
+class Run(NamedTuple):
+    """What a workdir holds, ready to use."""
+
+    config: ConfigDict
+    model: Model
+    params: PyTree  # of the segmentor
+    batch_stats: PyTree
+    label_space: LabelSpace
+    step: int
+
+
+def make_model(config: ConfigDict) -> Model:
+    """The segmentation network that a config describes."""
+    return create_model(
+        **config.model,
+        num_classes=LABEL_SPACES[config.label_space].num_classes,
+        batch_norm=config.batch_norm,
+        compute_dtype=config.compute_dtype,
+        remat=config.remat,
+    )
+
+
+def open_workdir(workdir: Path, config: ConfigDict) -> bool:
+    """Claims `workdir` for `config`; True when a run of this config is there already.
+
+    Raises:
+      UserError: the folder belongs to another config or holds something else.
+    """
+    path = workdir / "config.json"
+    text = config.to_json_best_effort(indent=2, sort_keys=True)
+    if path.exists():
+        differing = differences(json.loads(path.read_text()), json.loads(text))
+        if differing:
+            raise UserError(
+                f"workdir {workdir} belongs to a run of another config "
+                f"({'; '.join(differing[:4])}{' ...' if differing[4:] else ''}): "
+                "choose another --workdir, or repeat the original command to go on."
+            )
+        return True
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise UserError(
+            f"workdir {workdir} exists but is not a run (it has no config.json): "
+            "choose a new or an empty folder."
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    return False
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """'key: old -> new' for each differing leaf of two nested dicts."""
+    rows = []
+    for key in sorted(old.keys() | new.keys()):
+        name = f"{prefix}{key}"
+        a, b = old.get(key, "absent"), new.get(key, "absent")
+        if name in FREE_KEYS or a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            rows += differences(a, b, f"{name}.")
+        else:
+            rows.append(f"{name}: {a} -> {b}")
+    return rows
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit, command line and machine of this process."""
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+    )
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": git.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
+    }
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The config of the run in `workdir`."""
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{workdir} is not the workdir of a run (it has no config.json): "
+            "give the --workdir of a training command."
+        )
+    try:
+        return ConfigDict(json.loads(path.read_text()))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not readable JSON ({error}).") from error
+
+
+def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
+    """Config, network and weights of a finished or running run.
+
+    Args:
+      workdir: what `--workdir` was.
+      checkpoint: 'latest', or 'best' by the mIoU on the run's own test images.
+
+    Raises:
+      UserError: no run there, or no such checkpoint yet.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    model = make_model(config)
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{workdir} has no checkpoint yet: train it first.")
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        step = checkpoints.find(checkpoint)
+        if step is None:
+            raise UserError(f"{workdir} has no {checkpoint} checkpoint yet: train it.")
+        parts = checkpoints.restore_parts(step, ("params", "batch_stats"))
+    finally:
+        checkpoints.close()
+    return Run(
+        config=config,
+        model=model,
+        params=parts["params"]["segmentor"],
+        batch_stats=parts["batch_stats"],
+        label_space=LABEL_SPACES[config.label_space],
+        step=step,
+    )
+
+
+def load_weights(
+    init_from: str, params: PyTree, batch_stats: PyTree
+) -> tuple[PyTree, PyTree, str]:
+    """Weights of another run for a network with these shapes.
+
+    Args:
+      init_from: workdir of the other run; its latest checkpoint is taken.
+      params, batch_stats: the new network's own, for names and shapes.
+
+    Returns:
+      (params, batch_stats, one line that says what was loaded).
+
+    Raises:
+      UserError: a name or shape differs (another network, another class count).
+    """
+    run = load_run(init_from)
+    table = lambda tree: {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape, str(x.dtype))
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    given = (run.params, run.batch_stats)
+    check_same_leaves(
+        table((params, batch_stats)), table(given), f"init_from={init_from}"
+    )
+    count = sum(x.size for x in jax.tree.leaves(given))
+    line = (
+        f"{len(jax.tree.leaves(given))} arrays ({count:,} numbers) from {init_from}, "
+        f"step {run.step}"
+    )
+    return run.params, run.batch_stats, line
+
+
