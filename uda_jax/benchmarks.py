@@ -163,7 +163,12 @@ def base_config(name: str) -> ConfigDict:
                 "frozen_augmentation": False,
                 "threads": 2,
             },
-            "model": {"name": "bisenet", "backbone": "resnet18", "form": "tufl"},
+            "model": {
+                "name": "bisenet",
+                "backbone": "resnet18",
+                "form": "tufl",
+                "width": 1.0,
+            },
             "batch_norm": "train",
             "compute_dtype": "float32",
             "remat": False,
@@ -173,6 +178,7 @@ def base_config(name: str) -> ConfigDict:
                 "learning_rate": 0.01,
                 "momentum": 0.9,
                 "weight_decay": 5e-4,
+                "head_multiplier": 1.0,
             },
             "schedule": {"name": "poly", "power": 0.9, "warmup_steps": 0},
             "method": {"name": "source_only"},
@@ -232,3 +238,17 @@ def _draw_minicity(config: ConfigDict) -> None:
     if config.test.reader == "crosscity" and not root.exists():
         print(f"drawing minicity into {root} (once, about a minute) ...", flush=True)
         minicity.write(root)
+
+
+def choose(table: Mapping[str, Any], argument: str) -> Any:
+    """`table[argument]`, for the part behind the colon of `--config=file.py:argument`.
+
+    Raises:
+      UserError: the table has no such key.
+    """
+    if argument not in table:
+        raise UserError(
+            f'the config has no variant "{argument}"{did_you_mean(argument, table)}: '
+            f"write one of {', '.join(table)} behind the colon."
+        )
+    return table[argument]

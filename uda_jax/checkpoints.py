@@ -56,7 +56,7 @@ class Checkpoints:
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
     def find(self, kind: str) -> int | None:
-        """Step of the 'latest' checkpoint or of the 'best' one; None if there is none."""
+        """Step of the 'latest' or the 'best' checkpoint; None if there is none."""
         if kind not in KINDS:
             raise UserError(f'checkpoint "{kind}" is unknown: use latest or best.')
         if kind == "latest":
@@ -74,7 +74,9 @@ class Checkpoints:
         stored = self._checkpointer.metadata(step).metadata
         raw_key = jax.tree.map(_without_key_type, template)
         check_same_leaves(
-            _leaves(raw_key), _leaves(stored), f"checkpoint {self.directory / str(step)}"
+            _leaves(raw_key),
+            _leaves(stored),
+            f"checkpoint {self.directory / str(step)}",
         )
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),

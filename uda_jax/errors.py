@@ -4,8 +4,9 @@
 class UserError(ValueError):
     """Something the user gave cannot be used.
 
-    The message is one sentence (two at most): what was given, what is allowed, what to
-    do.  Programs print it on stderr and exit with code 2; `--debug` shows the traceback.
+    The message is one sentence (two at most): what was given, what is allowed, what
+    to do.  Programs print it on stderr and exit with code 2; `--debug` shows the
+    traceback.
     """
 
 

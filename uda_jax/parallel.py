@@ -20,8 +20,8 @@ def start_processes(
     """Joins this process to the others of a multi-host run; call before any jax use.
 
     Args:
-      coordinator: 'host:port' of process 0, or 'auto' where the cluster tells (TPU pods,
-        Slurm, Open MPI); None for a single process.
+      coordinator: 'host:port' of process 0, or 'auto' where the cluster tells (TPU
+        pods, Slurm, Open MPI); None for a single process.
       num_processes: how many processes there are; None with 'auto'.
       process_id: 0 <= process_id < num_processes; None with 'auto'.
 
@@ -91,3 +91,11 @@ def to_host(tree):
 def is_main() -> bool:
     """Whether this process writes files and speaks to the user."""
     return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """A barrier: no process goes on before all have come here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

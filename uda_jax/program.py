@@ -35,9 +35,9 @@ def keep_freed_memory() -> None:
 
     XLA's CPU backend allocates every large temporary afresh in every step; when the
     pages were given back, each step faults them in again, which costs more than some
-    convolutions.  Four tunables, the same as the environment variables MALLOC_MMAP_MAX_,
-    MALLOC_TRIM_THRESHOLD_, MALLOC_TOP_PAD_ and MALLOC_ARENA_MAX; anyone who has set one
-    of those is left alone, and so is a system without glibc.
+    convolutions.  Four tunables, the same as the environment variables
+    MALLOC_MMAP_MAX_, MALLOC_TRIM_THRESHOLD_, MALLOC_TOP_PAD_ and MALLOC_ARENA_MAX;
+    anyone who has set one of those is left alone, and so is a system without glibc.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return

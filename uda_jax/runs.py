@@ -106,6 +106,13 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def write_provenance(workdir: Path) -> None:
+    """Adds this start to workdir/provenance.json: one entry for each (re)start."""
+    path = workdir / "provenance.json"
+    starts = json.loads(path.read_text()) if path.exists() else []
+    write_atomically(path, json.dumps([*starts, provenance()], indent=2))
+
+
 def read_config(workdir: Path) -> ConfigDict:
     """The config of the run in `workdir`."""
     path = Path(workdir) / "config.json"
@@ -184,5 +191,3 @@ def load_weights(
         f"step {run.step}"
     )
     return run.params, run.batch_stats, line
-
-

@@ -13,34 +13,38 @@ class _Wall:
 
     def __init__(self, length, height, density_x, density_y):
         self.length, self.height = length, height
-        w = int(np.clip(length * density_x, 6, 640))
-        h = int(np.clip(height * density_y, 8, 640))
+        w = min(max(int(length * density_x), 6), 448)
+        h = min(max(int(height * density_y), 8), 512)
         self.per_x, self.per_y = w / length, h / height
+        self.rows = h
         self.image = np.zeros((h, w, 3), np.uint8)
-        self.mask = np.full((h, w), 255, np.uint8)
+        self.value = np.ones((h, w), np.float32)  # light and texture
+        # Metres; what lies outside is not drawn.
+        self.outline = [(0, 0), (length, 0), (length, height), (0, height)]
 
     def _fixed(self, points):
         h, x, y = self.image.shape[0], self.per_x * 16, self.per_y * 16
         fixed = [(round(a * x) - 8, round(h * 16 - b * y) - 8) for a, b in points]
         return np.array(fixed, np.int32)
 
+    def shows(self, tall: float) -> bool:
+        """Whether a stripe that tall, in metres, is wide enough to be drawn."""
+        return tall * self.per_y >= 0.6
+
     def box(self, x0, y0, x1, y1, color):
-        wide, tall = (x1 - x0) * self.per_x, (y1 - y0) * self.per_y
+        per_x, per_y = self.per_x, self.per_y
+        wide, tall = (x1 - x0) * per_x, (y1 - y0) * per_y
         if wide < 0.6 or tall < 0.6:
             return  # thinner than a pixel of the picture
-        a, b = round(x0 * self.per_x), round(self.image.shape[0] - y1 * self.per_y)
-        end = (a + max(round(wide), 1) - 1, b + max(round(tall), 1) - 1)
-        color = color if isinstance(color, tuple) else color.tolist()
+        a, b = round(x0 * per_x), round(self.rows - y1 * per_y)
+        end = (a + round(wide) - 1, b + round(tall) - 1)
+        if not isinstance(color, tuple):
+            color = color.tolist()
         cv2.rectangle(self.image, (a, b), end, color, -1)
 
     def fill(self, points, color):
         color = tuple(color) if isinstance(color, tuple) else color.tolist()
         cv2.fillPoly(self.image, [self._fixed(points)], color, cv2.LINE_8, 4)
-
-    def keep(self, outline):
-        """Cuts the facade to a polygon."""
-        self.mask[:] = 0
-        cv2.fillPoly(self.mask, [self._fixed(outline)], 255, cv2.LINE_8, 4)
 
 
 def draw_building(canvas: Canvas, scene: Scene, thing: Thing, rng: np.random.Generator):
@@ -68,14 +72,22 @@ def draw_building(canvas: Canvas, scene: Scene, thing: Thing, rng: np.random.Gen
     if depth.min() > 0.4:
         span = np.abs(pixels[0, 0] - pixels[1, 0]) * SCALE
         tall = canvas.camera.focal * top / depth.min() * SCALE
-        density_x = 1.3 * span / thing.length
+        density_x = 1.2 * span / thing.length
         density_y = 1.1 * tall / top
         detail = float(tall / top)  # pixels per metre
         _end_wall(canvas, thing, body, top, wall, roof, kind)
         flat = _Wall(thing.length, top, density_x, density_y)
         _facade(flat, kind, city, floors, storey, body, wall, roof, detail, rng)
         _weather(flat, city, light, rng)
-        canvas.paste(flat.image, flat.mask, corners, BUILDING)
+        # Along a wall depth is linear, as is the texture's column.
+        share = (np.arange(flat.image.shape[1]) + 0.5) / flat.image.shape[1]
+        fog = canvas.haze(depth[0] + share * (depth[1] - depth[0]))
+        _finish(flat, fog, canvas.haze_color)
+        outline = [
+            (t, y, ends[0] + x / thing.length * (ends[1] - ends[0]))
+            for x, y in flat.outline
+        ]
+        canvas.paste(flat.image, corners, np.array(outline), BUILDING)
 
 
 def _roof_height(kind: str, length: float, rng) -> float:
@@ -103,16 +115,15 @@ def _end_wall(canvas, thing, body, top, wall, roof, kind):
         return
     glass = np.asarray(canvas.city.glass[0], float) * shade
     trim = np.asarray(canvas.city.trims[0], float) * shade
-    quads, colors = [], []
-    for y in np.arange(1.2, body - 2, 3.2):
-        for x in (1.6, 4.2, 6.8):
-            for grow, tone in ((0.12, trim), (0.0, glass)):
+    for grow, tone in ((0.12, trim), (0.0, glass)):
+        quads = []
+        for y in np.arange(1.2, body - 2, 3.2).tolist():
+            for x in (1.6, 4.2, 6.8):
                 a, b = t + side * (x - grow), t + side * (x + 1.2 + grow)
                 low, high = y - grow, y + 1.5 + grow
                 quads.append([(a, low, s), (b, low, s), (b, high, s), (a, high, s)])
-                colors.append(tone)
-    if quads:
-        canvas.surfaces(np.array(quads), colors, BUILDING)
+        if quads:
+            canvas.surfaces(np.array(quads), tone, BUILDING)
 
 
 def _facade(flat, kind, city: City, floors, storey, body, wall, roof, detail, rng):
@@ -133,7 +144,13 @@ def _far_front(flat, kind, floors, storey, body, wall, roof, glass):
     if kind == "mansard":
         flat.box(0, body, length, top, roof)
     elif kind in ("gable", "stepped"):
-        flat.keep([(0, 0), (length, 0), (length, body), (length / 2, top), (0, body)])
+        flat.outline = [
+            (0, 0),
+            (length, 0),
+            (length, body),
+            (length / 2, top),
+            (0, body),
+        ]
     flat.box(0, 0, length, storey, wall * 0.72)
     step = 2.4
     for floor in range(1, floors):
@@ -207,7 +224,7 @@ def _old_front(flat, kind, city, floors, storey, body, wall, trim, roof, glass, 
     dark = np.asarray(wall) * 0.6
     if kind == "mansard":
         flat.box(0, body, length, top, roof)
-        for y in np.arange(body, top, 0.35):
+        for y in np.arange(body, top, 0.35).tolist():
             flat.box(0, y, length, y + 0.06, np.asarray(roof) * 0.82)
     for floor in range(1, floors + (kind == "mansard")):
         y = floor * storey + 0.5 + (0.6 if floor == floors else 0)
@@ -221,13 +238,15 @@ def _old_front(flat, kind, city, floors, storey, body, wall, trim, roof, glass, 
             if shutters and floor < floors:
                 for x0 in (x - 1.75 * half, x + half):
                     flat.box(x0, y0, x0 + 0.75 * half, y1, shutter)
-                    for k in np.arange(y0 + 0.1, y1, 0.25):
+                    if not flat.shows(0.06):
+                        continue
+                    for k in np.arange(y0 + 0.1, y1, 0.25).tolist():
                         flat.box(x0, k, x0 + 0.75 * half, k + 0.06, shutter * 0.75)
             if balcony and floor < floors and i % 2 == 0:
                 flat.box(
                     x - 1.8 * half, y0 - 0.2, x + 1.8 * half, y0 - 0.05, trim * 0.8
                 )
-                for k in np.arange(x - 1.7 * half, x + 1.7 * half, 0.22):
+                for k in np.arange(x - 1.7 * half, x + 1.7 * half, 0.22).tolist():
                     flat.box(k, y0 - 0.05, k + 0.06, y0 + 0.7, (44, 42, 42))
                 flat.box(
                     x - 1.8 * half, y0 + 0.65, x + 1.8 * half, y0 + 0.75, (44, 42, 42)
@@ -255,7 +274,7 @@ def _old_front(flat, kind, city, floors, storey, body, wall, trim, roof, glass, 
     middle = length / 2
     if kind == "gable":
         rise = top - body
-        flat.keep([(0, 0), (length, 0), (length, body), (middle, top), (0, body)])
+        flat.outline = [(0, 0), (length, 0), (length, body), (middle, top), (0, body)]
         flat.fill([(0, body), (middle, top), (length, body), (length, body - 0.35),
                    (middle, top - 0.4), (0, body - 0.35)], trim)  # fmt: skip
         _window(
@@ -276,7 +295,7 @@ def _old_front(flat, kind, city, floors, storey, body, wall, trim, roof, glass, 
         for i in range(steps):
             outline += [(x[i], y[i + 1]), (x[i + 1], y[i + 1])]
         outline += [(length - a, b) for a, b in outline[:2:-1]] + [(0, body)]
-        flat.keep(outline)
+        flat.outline = outline
         for i in range(steps):
             for a in (x[i + 1], length - x[i]):
                 flat.box(a, y[i + 1] - 0.25, a + x[i] - x[i + 1], y[i + 1], trim)
@@ -303,35 +322,42 @@ def _brick(flat, wall, rng, detail, city):
     """Courses of brick, or plain plaster; too small to see from afar."""
     if detail < 10 or rng.random() < 0.35 or city.texture == 0:
         return
-    h, w = flat.mask.shape
-    y = (np.arange(h) / flat.per_y)[:, None]
-    x = (np.arange(w) / flat.per_x)[None, :]
-    course = np.floor(y / 0.3)
-    place = (x / 0.8 + 0.5 * (course % 2)).astype(np.float32)
-    column = np.floor(place)
-    joint = (y / 0.3 - course < 0.16) | (place - column < 0.09)
-    brick = noise_tile("grain")[
-        (course.astype(int) * 7) % 512, column.astype(np.int32) * 13 % 512
-    ]
-    tone = 1 + 0.09 * city.texture * brick
-    _multiply(flat.image, np.where(joint, np.float32(1 + 0.16 * city.texture), tone))
+    h, w = flat.image.shape[:2]
+    y = np.arange(h) / flat.per_y / 0.3
+    x = np.arange(w) / flat.per_x / 0.8
+    course = y.astype(np.int32)
+    rows = np.arange(course[-1] + 1)[:, None]
+    place = x + 0.5 * (rows % 2)
+    column = place.astype(np.int32)
+    joint = np.float32(1 + 0.16 * city.texture)
+    tone = (
+        1 + 0.09 * city.texture * noise_tile("grain")[rows * 7 % 512, column * 13 % 512]
+    )
+    tone[place - column < 0.09] = joint
+    flat.value = tone[course]  # one row of pixels per course is enough until here
+    flat.value[y - course < 0.16] = joint
 
 
 def _weather(flat, city: City, light: float, rng):
     """Light, darkness near the ground, and stains."""
-    h, w = flat.mask.shape
+    h, w = flat.image.shape[:2]
     up = (np.arange(h)[::-1] / flat.per_y)[:, None]
-    value = np.repeat(light * (1 - 0.16 * np.exp(-up / 2.5)), w, 1).astype(np.float32)
+    flat.value *= (light * (1 - 0.16 * np.exp(-up / 2.5))).astype(np.float32)
     if city.texture > 0:
         tile = noise_tile("cloud")
         y, x = rng.integers(0, 256, 2)
         stain = cv2.resize(tile[y : y + 128, x : x + 128], (w, h))
         streak = cv2.resize(tile[y : y + 8, x : x + 200], (w, h))
-        value *= 1 + city.texture * (0.07 * stain + 0.05 * streak)
-    _multiply(flat.image, value)
+        stain = cv2.addWeighted(
+            stain, 0.07 * city.texture, streak, 0.05 * city.texture, 1.0
+        )
+        flat.value *= stain
 
 
-def _multiply(image, value):
-    """Scales uint8 [h,w,3] in place by float32 [h,w]; saturates at 255."""
-    three = cv2.merge([value, value, value])
-    cv2.multiply(image, three, image, 1.0, cv2.CV_8U)
+def _finish(flat, fog, haze_color):
+    """Multiplies the facade by its light and puts the haze [w] before it."""
+    flat.value *= (1 - fog).astype(np.float32)
+    three = cv2.merge([flat.value, flat.value, flat.value])
+    image = cv2.multiply(flat.image, three, dtype=cv2.CV_8U)
+    veil = np.round(fog[:, None] * haze_color).astype(np.uint8)
+    flat.image = cv2.add(image, np.tile(veil, (image.shape[0], 1, 1)))

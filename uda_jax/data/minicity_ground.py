@@ -11,22 +11,23 @@ from uda_jax.data.minicity_style import BUILDING, ROAD, SIDEWALK, SKY, VEGETATIO
 def draw_sky(canvas: Canvas, scene: Scene, top, horizon, rng: np.random.Generator):
     """A gradient and clouds; the label is sky until something is drawn over it."""
     city, camera = canvas.city, scene.camera
-    rows = (np.arange(HEIGHT * SCALE) / SCALE)[:, None, None]
     line = HEIGHT / 2 - camera.focal * np.tan(camera.pitch)
+    last = min(int(line * SCALE) + 8, HEIGHT * SCALE)  # the ground covers the rest
+    rows = (np.arange(last) / SCALE)[:, None]
     share = np.clip(rows / max(line, 1), 0, 1) ** 1.3
     sky = (1 - share) * np.asarray(top, float) + share * np.asarray(horizon, float)
-    sky = np.broadcast_to(sky, canvas.image.shape).astype(np.float32)
+    canvas.label[:last] = SKY
     if city.texture > 0:
         y, x = rng.integers(0, 300), rng.integers(0, 256)
         cloud = noise_tile("cloud")[y : y + 96, x : x + 256]
-        cloud = cv2.resize(cloud, (WIDTH * SCALE, HEIGHT * SCALE))
-        sky = sky + city.texture * 9.0 * cloud[..., None]
-        canvas.image[:] = np.clip(sky, 0, 255).astype(np.uint8)
+        cloud = cv2.resize(cloud, (WIDTH, HEIGHT))[: (last + 1) // 2]
+        soft = sky[::2, None].astype(np.float32) + city.texture * 9.0 * cloud[..., None]
+        soft = cv2.resize(np.clip(soft, 0, 255).astype(np.uint8), (WIDTH * SCALE, last))
+        canvas.pixels[:last, :, :3] = soft
     else:
-        canvas.image[:] = sky.astype(np.uint8)
+        canvas.pixels[:last, :, :3] = sky.astype(np.uint8)[:, None]
         for _ in range(rng.integers(2, 6)):
             _cloud(canvas, rng.uniform(0, WIDTH), rng.uniform(5, line * 0.7), rng)
-    canvas.label[:] = SKY
 
 
 def _cloud(canvas: Canvas, x: float, y: float, rng):
@@ -38,7 +39,7 @@ def _cloud(canvas: Canvas, x: float, y: float, rng):
         for along, radius in puffs:
             points = ring * size * radius * (1 - 0.18 * abs(along))
             points[:, 1] = np.minimum(points[:, 1], size * 0.3) + y + shift * size
-            canvas.polygon(np.add(points, (x + along * size, 0)), color, None, 0.0)
+            canvas.polygon(np.add(points, (x + along * size, 0)), color, SKY, 0.0)
 
 
 def draw_ground(canvas: Canvas, scene: Scene, rng: np.random.Generator):
@@ -52,125 +53,151 @@ def draw_ground(canvas: Canvas, scene: Scene, rng: np.random.Generator):
         along = (s > street.junction[0]) & (s < street.junction[1])
     road = (beside < half) | along
     pixel = s / (scene.camera.focal * SCALE)  # metres per pixel across
+    depth_step = s * s / (scene.camera.height * scene.camera.focal * SCALE)
     asphalt = vary(rng, city.asphalt[rng.integers(len(city.asphalt))], 3)
     paving = vary(rng, city.paving[rng.integers(len(city.paving))], 3)
-    shape = road.shape
-    ground = np.empty((*shape, 3), np.float32)
-    ground[:] = paving
-    np.copyto(ground, asphalt.astype(np.float32), where=road[..., None])
-
-    def paint(inside, color, strength=1.0):
-        rows, columns = np.nonzero(
-            inside
-        )  # few pixels: much faster than a blend of all
-        strength = np.broadcast_to(np.asarray(strength, np.float32), (shape[0], 1))
-        cover = strength[rows]
-        old = ground[rows, columns]
-        ground[rows, columns] = old + cover * (np.asarray(color, np.float32) - old)
+    floor = _Floor(len(s))
+    floor.paint(~road, SIDEWALK, paving)
+    floor.paint(road, ROAD, asphalt)
+    if city.wear > 0 and rng.random() < 0.35:  # cobbles instead of asphalt
+        row = np.floor(s / 0.22)
+        gap = (s / 0.22 - row < 0.22) | (_fraction(t / 0.26 + 0.5 * (row % 2)) < 0.18)
+        dark = 0.28 * np.clip(1.2 - depth_step * 3, 0, 1)
+        floor.paint(road & gap, ROAD, asphalt, 0 * asphalt, dark)
 
     # Paving joints and a kerb.
-    depth_step = s * s / (scene.camera.height * scene.camera.focal * SCALE)
     tile = 1.0 if city.texture == 0 else 0.55
     fade = np.clip(1.4 - depth_step / tile * 2.5, 0, 1)
     joint = (_fraction(t / tile) < np.maximum(0.06, pixel / tile)) | (
         (s / tile) % 1 < np.maximum(0.06, depth_step / tile)
     )
-    paint(~road & joint, paving * 0.86, fade * 0.8)
+    joint &= ~road & (fade > 0)
+    floor.paint(joint, SIDEWALK, paving, paving * 0.86, fade * 0.8)
     kerb = ~road & (beside < half + 0.28) & ~along
-    paint(kerb, paving * (1.12 if city.texture == 0 else 0.84))
-    paint(road & (beside > half - 0.16) & ~along, asphalt * 0.78)
+    floor.paint(kerb, SIDEWALK, paving * (1.12 if city.texture == 0 else 0.84))
+    floor.paint(road & (beside > half - 0.16) & ~along, ROAD, asphalt * 0.78)
 
-    _markings(paint, city, street, t, s, road, along, depth_step, pixel, rng)
-    _light(ground, scene, city, t, s)
+    def mark(inside, color, strength):
+        floor.paint(inside, ROAD, asphalt, color, strength)
+
+    _markings(mark, city, street, t, beside, s, road, along, depth_step, pixel)
+    canvas.pixels[first:] = floor.drawn(canvas, s, _shadow(scene, city, t, s))
+
+    # Soft things need only the final size.
+    beside = beside[::SCALE, ::SCALE]
+    value = np.clip((street.wall - beside) / 1.2, 0, 1)
+    value = 0.8 + 0.2 * value
     if city.texture > 0:
-        _texture(ground, city, t, s, road, depth_step, rng)
+        depth_step, road = depth_step[::SCALE], road[::SCALE, ::SCALE]
+        value *= _texture(city, t[::SCALE, ::SCALE], s[::SCALE], road, depth_step, rng)
+    value -= 1
+    value *= 1 - canvas.haze(s[::SCALE])
+    value += 1
+    value = cv2.resize(value, (t.shape[1], t.shape[0]))
+    ones = np.ones_like(value)
+    patch = canvas.pixels[first:]
+    cv2.multiply(patch, cv2.merge([value, value, value, ones]), patch, 1.0, cv2.CV_8U)
 
-    fog = canvas.haze(s)[..., None].astype(np.float32)
-    ground *= 1 - fog
-    ground += fog * canvas.haze_color.astype(np.float32)
-    np.clip(ground, 0, 255, out=ground)
-    canvas.image[first:] = ground.astype(np.uint8)
-    canvas.label[first:] = np.where(road, np.uint8(ROAD), np.uint8(SIDEWALK))
+
+class _Floor:
+    """The ground's paints: each pixel holds a number, each row has its own colours.
+
+    A paint's strength and the haze depend on the row only, so that a table [rows,
+    paints] does what a blend of all pixels would.
+    """
+
+    def __init__(self, rows: int):
+        self.rows = rows
+        self.paints: list[np.ndarray] = []
+        self.labels: list[int] = []
+        self.index = np.zeros((rows, WIDTH * SCALE), np.uint8)
+
+    def paint(self, inside, label, base, color=None, strength=1.0):
+        """`strength` [rows,1] of `color` over `base` where `inside` [rows,W']."""
+        base = np.asarray(base, np.float64)
+        color = base if color is None else np.asarray(color, np.float64)
+        mixed = base + strength * (color - base)
+        self.index[inside] = len(self.paints)
+        self.paints.append(np.broadcast_to(mixed, (self.rows, 3)))
+        self.labels.append(label)
+
+    def drawn(self, canvas: Canvas, s, shadow) -> np.ndarray:
+        """Colours through the haze and ids, uint8 [rows,W',4]."""
+        count = len(self.paints)
+        colors = np.stack(self.paints, 1)
+        index = self.index.astype(np.int32)
+        if shadow is not None:
+            colors = np.concatenate([colors, colors * (1 - canvas.city.sun)], 1)
+            index += np.int32(count) * shadow
+        fog = canvas.haze(s)[..., None]
+        table = np.empty((*colors.shape[:2], 4), np.uint8)
+        table[..., :3] = np.clip((1 - fog) * colors + fog * canvas.haze_color, 0, 255)
+        table[..., 3] = (self.labels * 2)[: colors.shape[1]]
+        index += np.arange(self.rows, dtype=np.int32)[:, None] * colors.shape[1]
+        flat = table.view(np.uint32).ravel().take(index)
+        return flat.view(np.uint8).reshape(*index.shape, 4)
 
 
 def _fraction(x: np.ndarray) -> np.ndarray:
     return x - np.floor(x)  # several times faster than x % 1
 
 
-def _markings(paint, city, street, t, s, road, along, depth_step, pixel, rng):
+def _markings(mark, city, street, t, beside, s, road, along, depth_step, pixel):
     half = street.width / 2
     strength = (1 - 0.45 * city.wear) * np.clip(1.5 - depth_step / 3, 0, 1)
     free = road & ~along
-    zebra = np.zeros_like(road)
     if street.zebra is not None:
         zebra = (s > street.zebra) & (s < street.zebra + 3.0) & free
-        paint(
-            zebra & (_fraction(t / 0.9) < 0.55) & (np.abs(t) < half - 0.3),
-            city.marking,
-            strength,
-        )
+        stripe = (_fraction(t / 0.9) < 0.55) & (beside < half - 0.3)
+        mark(zebra & stripe, city.marking, strength)
         free = free & ~((s > street.zebra - 1.0) & (s < street.zebra + 3.6))
         stop = (s > street.zebra - 1.3) & (s < street.zebra - 0.9) & road & (t > 0)
-        paint(stop, city.marking, strength)
+        mark(stop, city.marking, strength)
     line = 0.15 if city.texture == 0 else 0.12
     wide = np.maximum(line, 0.7 * pixel) / 2
     dash = (s % 7.5) < 3.2
-    lane = street.width / street.lanes
-    for i in range(1, street.lanes):
-        place = i * lane - half
-        middle = i * 2 == street.lanes
-        inside = free & (np.abs(t - place) < wide)
-        if middle and street.lanes == 4:
-            for shift in (-0.18, 0.18):
-                paint(free & (np.abs(t - shift) < wide), (250, 206, 70), strength)
-        else:
-            paint(inside & dash, city.marking, strength)
+    if street.lanes == 4:
+        mark(free & (np.abs(beside - 0.18) < wide), (250, 206, 70), strength)
+        inner = np.abs(beside - street.width / 4) < wide
+    else:
+        inner = beside < wide
+    mark(inner & dash & free, city.marking, strength)
     if city.texture == 0:
-        paint(free & (np.abs(np.abs(t) - half + 0.45) < wide), city.marking, strength)
+        mark(free & (np.abs(beside - half + 0.45) < wide), city.marking, strength)
 
 
-def _light(ground, scene, city, t, s):
-    """The shadow of the houses on the side that the sun does not reach."""
-    if city.sun > 0.1:
-        reach = scene.street.wall - 0.38 * scene.street.width
-        shadow = t * scene.sunny_side < -reach + 0.8 * np.floor(np.sin(s * 0.31) * 2)
-        if scene.street.junction is not None:
-            low, high = scene.street.junction
-            shadow = shadow & ~((s > low - 2) & (s < high + 2))
-        lit = np.float32(1 - city.sun)
-        np.multiply(ground, lit, out=ground, where=shadow[..., None])
-    close = np.abs(t) > scene.street.wall - 1.2
-    gap = np.clip((scene.street.wall - np.abs(t[close])) / 1.2, 0, 1)
-    ground[close] *= (0.8 + 0.2 * gap)[:, None]
+def _shadow(scene, city, t, s):
+    """The shadow of the houses on the side that the sun does not reach, or None."""
+    if city.sun <= 0.1:
+        return None
+    reach = scene.street.wall - 0.38 * scene.street.width
+    edge = -reach + 0.8 * np.floor(np.sin(s * 0.31) * 2)
+    shadow = t < edge if scene.sunny_side > 0 else t > -edge
+    if scene.street.junction is not None:
+        low, high = scene.street.junction
+        shadow &= ~((s > low - 2) & (s < high + 2))
+    return shadow
 
 
-def _texture(ground, city, t, s, road, depth_step, rng):
+def _texture(city, t, s, road, depth_step, rng) -> np.ndarray:
     """Stone, patches, cracks and stains; fine grain fades with distance."""
     a, b = rng.uniform(0, 512, 2).astype(np.float32)
 
-    def sample(kind, per_metre, every=2):
-        x = 511 * _fraction((t[::every, ::every] * per_metre + a) / 511)
-        y = np.broadcast_to(
-            511 * _fraction((s[::every] * per_metre + b) / 511), x.shape
-        )
-        found = cv2.remap(noise_tile(kind), x, y.astype(np.float32), cv2.INTER_LINEAR)
-        return found if every == 1 else cv2.resize(found, t.shape[::-1])
+    def sample(kind, per_metre):
+        x = 511 * _fraction((t * per_metre + a) / 511)
+        y = 511 * _fraction((s * per_metre + b) / 511)
+        y = np.broadcast_to(y, x.shape).astype(np.float32)
+        return cv2.remap(noise_tile(kind), x, y, cv2.INTER_LINEAR)
 
     near = np.clip(1.2 - depth_step * 3, 0, 1)
-    value = 1 + city.texture * (
-        0.075 * sample("cloud", 9.0) + 0.075 * near * sample("grain", 34.0, 1)
-    )
-    crack = sample("cloud", 14.0)
-    value = value * np.where(
-        road & (np.abs(crack - 0.4) < 0.05) & (sample("cloud", 5) > 0.3), 0.8, 1
-    )
-    patch = sample("cloud", 4.0) > 1.35
-    value = value * np.where(patch & road, 0.84, 1.0)
-    if city.wear > 0 and rng.random() < 0.35:  # cobbles instead of asphalt
-        row = np.floor(s / 0.22)
-        gap = (s / 0.22 - row < 0.22) | (_fraction(t / 0.26 + 0.5 * (row % 2)) < 0.18)
-        value = value * np.where(road & gap, 1 - 0.28 * near, 1.0)
-    ground *= value[..., None].astype(np.float32)
+    strength = np.float32(0.075 * city.texture)
+    value = 1 + strength * sample("cloud", 9.0)
+    value += strength * near * sample("grain", 34.0)
+    crack = np.abs(sample("cloud", 14.0) - 0.4) < 0.06
+    crack &= road & (sample("cloud", 5.0) > 0.3)
+    value[crack] *= 0.76
+    value[road & (sample("cloud", 4.0) > 1.35)] *= 0.84
+    return value
 
 
 def draw_skyline(canvas: Canvas, scene: Scene, rng: np.random.Generator):

@@ -36,6 +36,9 @@ _HALF_WIDTH = {"hatch": 0.88, "sedan": 0.9, "van": 0.95, "bus": 1.27}
 _WHEELS = {"hatch": 1.25, "sedan": 1.4, "van": 1.4, "bus": 3.3}
 _RADIUS = {"hatch": 0.33, "sedan": 0.34, "van": 0.36, "bus": 0.5}
 
+_ANGLE = np.arange(16) * np.pi / 8
+_RING = np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], -1)
+
 
 class _Body:
     """Maps (x forward, y up, w to the right) of one vehicle to the picture."""
@@ -62,9 +65,9 @@ class _Body:
         pixels, depth = self.canvas.camera.project(self.street(corners))
         if depth.min() < 0.5:
             return
-        parts = np.split(pixels, np.cumsum(counts)[:-1])
-        for (_, color), part in zip(self.faces, parts, strict=True):
-            self.canvas.polygon(part, color, self.label, float(depth.mean()))
+        colors = [color for _, color in self.faces]
+        far = float(depth.mean())
+        self.canvas.polygons(pixels, counts, colors, self.label, far)
 
     def camera_at(self) -> np.ndarray:
         """The camera in the vehicle's own (x, y, w); the bend moves it sideways."""
@@ -89,11 +92,11 @@ def draw_vehicle(canvas: Canvas, thing: Thing, rng: np.random.Generator):
     body = _Body(canvas, thing, BUS if kind == "bus" else CAR)
     eye = body.camera_at()
     narrow = 0.0 if kind == "bus" else 0.2
-    top = corners[:, 1].max()
+    top = float(corners[:, 1].max())
 
     def width(y):
         """Half the width at height y: the cabin leans in."""
-        return half * (1 - narrow * np.clip((y - 0.95) / (top - 0.95), 0, 1))
+        return half * (1 - narrow * min(max((y - 0.95) / (top - 0.95), 0.0), 1.0))
 
     side = 1.0 if eye[2] > 0 else -1.0
     rear = eye[0] < 0
@@ -160,7 +163,7 @@ def _end_details(body: _Body, kind, corners, half, rear):
 
 
 def _side(body: _Body, kind, corners, width, side, paint, glass, axle, radius):
-    outline = [(x, y, side * width(y)) for x, y in corners]
+    outline = [(x, y, side * width(y)) for x, y in corners.tolist()]
     body.face(outline, paint * 0.8)
     out = 1.005 * side
 
@@ -189,12 +192,10 @@ def _side(body: _Body, kind, corners, width, side, paint, glass, axle, radius):
         sill = [(corners[0, 0], 0.3), (corners[-1, 0], 0.3), (corners[-1, 0], 0.42),
                 (corners[0, 0], 0.42)]  # fmt: skip
         panel(sill, paint * 0.45)
-    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
-    ring = np.stack([np.cos(angle), np.sin(angle)], -1)
     for x in (-axle, axle):
         for size, color in (
             (1.22, paint * 0.42),
             (1.0, (24, 24, 26)),
             (0.58, (170, 174, 178)),
         ):
-            panel(ring * radius * size + [x, radius], color)
+            panel((_RING * (radius * size) + (x, radius)).tolist(), color)

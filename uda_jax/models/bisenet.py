@@ -44,6 +44,7 @@ def bisenet(
     *,
     backbone: str = "resnet18",
     form: str = "tufl",
+    width: float = 1.0,
     aux_heads: bool = True,
     batch_norm: str = "train",
     compute_dtype: str = "float32",
@@ -55,6 +56,8 @@ def bisenet(
       num_classes: C of the logits.
       backbone: a key of `resnet.BLOCKS`.
       form: "tufl" or "ss_ada"; the module's docstring says what it changes.
+      width: factor on every number of channels but the classes'; 1 is the published
+        network, 0.5 costs a third of the time and has no published weights.
       aux_heads: give `aux_logits` (stride 8, stride 16) in training and evaluation.
         Without them the parameters do not exist.
       batch_norm: "train", or "frozen": running statistics even with train=True.
@@ -79,11 +82,14 @@ def bisenet(
                 f'bisenet has no {key} "{value}"{did_you_mean(str(value), allowed)}: '
                 f"choose one of {', '.join(allowed)}."
             )
+    if not 0 < width <= 4:
+        raise UserError(f"bisenet's width is {width}: choose it above 0 and up to 4.")
     make = partial(
         BiSeNet,
         num_classes=num_classes,
         blocks=resnet.BLOCKS[backbone],
         form=form,
+        width=width,
         aux_heads=aux_heads,
         dtype=jnp.dtype(compute_dtype),
         remat=remat,
@@ -135,6 +141,7 @@ class BiSeNet(nn.Module):
     num_classes: int
     blocks: tuple[int, int, int, int]
     form: str
+    width: float
     aux_heads: bool
     use_running: bool
     dtype: jnp.dtype
@@ -154,6 +161,7 @@ class BiSeNet(nn.Module):
             activation=partial(jax.nn.leaky_relu, negative_slope=0.01)
             if tufl
             else jax.nn.relu,
+            width=self.width,
         )
         x = image.astype(self.dtype)
         cp8, cp16 = ContextPath(kit, self.blocks, self.form, self.remat, name="cp")(x)
@@ -202,7 +210,8 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = self.kit.conv(self.features, self.size, self.stride, name="conv")(x)
+        features = self.kit.channels(self.features)
+        x = self.kit.conv(features, self.size, self.stride, name="conv")(x)
         return self.kit.activation(self.kit.norm(name="bn")(x))
 
 
@@ -215,7 +224,9 @@ class AttentionRefinement(nn.Module):
     def __call__(self, x):
         f = ConvNorm(self.kit, 128, 3, name="conv")(x)
         attention = jnp.mean(f, axis=(1, 2), keepdims=True)
-        attention = self.kit.conv(128, 1, name="conv_atten")(attention)
+        attention = self.kit.conv(self.kit.channels(128), 1, name="conv_atten")(
+            attention
+        )
         return f * jax.nn.sigmoid(self.kit.norm(name="bn_atten")(attention))
 
 
@@ -277,10 +288,14 @@ class FeatureFusion(nn.Module):
         f = ConvNorm(self.kit, 256, 1, name="convblk")(both)
         attention = jnp.mean(f, axis=(1, 2), keepdims=True)
         if self.form == "tufl":
-            attention = jax.nn.relu(self.kit.conv(64, 1, name="conv1")(attention))
-            attention = self.kit.conv(256, 1, name="conv2")(attention)
+            attention = jax.nn.relu(
+                self.kit.conv(self.kit.channels(64), 1, name="conv1")(attention)
+            )
+            attention = self.kit.conv(self.kit.channels(256), 1, name="conv2")(
+                attention
+            )
         else:
-            attention = self.kit.conv(256, 1, name="conv")(attention)
+            attention = self.kit.conv(self.kit.channels(256), 1, name="conv")(attention)
             attention = self.kit.norm(name="bn")(attention)
         return f * jax.nn.sigmoid(attention) + f
 

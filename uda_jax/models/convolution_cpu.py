@@ -18,7 +18,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 # Below this many input channels (the 7x7 convolutions of an image) the copies of the
 # taps cost more than the matrix product saves.
-_MIN_CHANNELS = 64
+_MIN_CHANNELS = 16
 
 
 def plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:

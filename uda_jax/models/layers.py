@@ -189,8 +189,14 @@ class LayerKit:
       conv: (features, size, stride=1, *, name) -> convolution module.
       norm: (*, name) -> BatchNorm module.
       activation: after most BatchNorms.
+      width: factor on the published numbers of channels.
     """
 
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     activation: Callable[[jax.Array], jax.Array]
+    width: float = 1.0
+
+    def channels(self, published: int) -> int:
+        """Channels of a layer that has `published` ones in the original."""
+        return max(1, round(published * self.width))

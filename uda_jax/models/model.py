@@ -1,4 +1,4 @@
-"""What a segmentation network is to the rest of the library: a pair of pure functions."""
+"""What a segmentation network is to the rest of the library: two pure functions."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -73,14 +73,14 @@ class ResNet(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[B, H, W, 3] -> features at strides 8, 16 and 32 (128, 256, 512 channels)."""
         block = nn.remat(BasicBlock) if self.remat else BasicBlock
-        x = self.kit.conv(64, 7, 2, name="conv1")(x)
+        x = self.kit.conv(self.kit.channels(64), 7, 2, name="conv1")(x)
         x = self.kit.activation(self.kit.norm(name="bn1")(x))
         x = max_pool_3x3_stride2(x)
         stages = []
         for stage, count in enumerate(self.blocks):
             for i in range(count):
                 x = block(
-                    features=64 * 2**stage,
+                    features=self.kit.channels(64 * 2**stage),
                     stride=2 if stage > 0 and i == 0 else 1,
                     kit=self.kit,
                     name=f"layer{stage + 1}_{i}",

@@ -1,0 +1,30 @@
+r"""Supervised training on CamVid's day sequences, tested at dusk.
+
+    python -m uda_jax.main --config configs/source_only_camvid.py \
+        --workdir runs/source_only_camvid
+
+What configs/tufl_camvid_dusk.py starts from.  `:oracle` trains on the 62 labelled dusk
+images instead.  Numbers and intervals: docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from uda_jax import benchmarks
+
+TRAINED_ON = {"source": "camvid_day_to_dusk", "oracle": "camvid_dusk_oracle"}
+
+
+def get_config(trained_on: str = "source") -> ConfigDict:
+    config = benchmarks.base_config(benchmarks.choose(TRAINED_ON, trained_on))
+    config.batch_size = 4
+    config.steps = 600
+    config.data.crop_size = (176, 240)
+    config.data.scales = (0.5, 0.75, 1.0)
+    config.model.width = 0.5
+    config.optimizer = ConfigDict(
+        dict(name="adamw", learning_rate=2e-3, weight_decay=1e-2, head_multiplier=1.0)
+    )
+    config.method = ConfigDict(dict(name="source_only", class_weights="none"))
+    config.evaluate_every = 300
+    config.panels_every = 600
+    return config

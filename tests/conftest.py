@@ -1,0 +1,136 @@
+"""A street of two tiny cities and a config that trains on it in seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from uda_jax.benchmarks import base_config
+from uda_jax.labels import LABEL_SPACES
+
+ROOT = Path(__file__).parents[1]
+RAW_IDS = (7, 8, 11, 21, 23, 24, 26)  # Cityscapes' ids of some of the 13 classes
+
+
+def write_png(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+
+
+def draw(seed, raw_ids=RAW_IDS, size=(96, 128)):
+    """Blocks of classes, each in a colour of its own, with noise."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, len(raw_ids), (size[0] // 16, size[1] // 16))
+    label = np.kron(np.array(raw_ids)[blocks], np.ones((16, 16), int))
+    colours = np.random.default_rng(9).integers(0, 256, (256, 3))
+    image = colours[label] + rng.integers(-20, 20, (*size, 3))
+    return np.clip(image, 0, 255).astype("uint8"), label.astype("uint8")
+
+
+def write_cityscapes(root, split, count, seed=0):
+    for index in range(count):
+        name = f"town_{index:06d}_000019"
+        image, label = draw(seed + index)
+        write_png(root / f"leftImg8bit/{split}/town/{name}_leftImg8bit.png", image)
+        write_png(root / f"gtFine/{split}/town/{name}_gtFine_labelIds.png", label)
+
+
+def write_crosscity(root, city, split, count, seed=0):
+    for index in range(count):
+        image, label = draw(seed + index)
+        write_png(root / city / f"Images/{split}/pic_{index}.png", image // 2)
+        write_png(root / city / f"Labels/{split}/pic_{index}_eval.png", label)
+
+
+def write_minicity(root):
+    """minicity's folders, with blocks instead of streets."""
+    write_cityscapes(root / "source", "train", 6)
+    write_cityscapes(root / "source", "val", 1, seed=50)
+    write_crosscity(root / "target", "Minicity", "Train", 6, seed=100)
+    write_crosscity(root / "target", "Minicity", "Test", 3, seed=200)
+    return root
+
+
+def shrink(config: ConfigDict, steps=4) -> ConfigDict:
+    """The same config, as small as it gets."""
+    config.steps, config.batch_size = steps, 4
+    config.data.crop_size = (64, 64)
+    config.data.threads = 0
+    config.model.width = 0.125
+    config.log_every = 1
+    config.evaluate_every = config.panels_every = config.checkpoint_every = 0
+    config.evaluation.batch_size = 1
+    return config
+
+
+TUFL = {"name": "tufl", "unsup_loss": "adaptive_focal", "class_weights": "none"}
+SOURCE_ONLY = {"name": "source_only", "class_weights": "none"}
+
+
+@pytest.fixture(scope="session")
+def minicity(tmp_path_factory):
+    return write_minicity(tmp_path_factory.mktemp("minicity"))
+
+
+@pytest.fixture
+def tiny(minicity):
+    """tiny(method) -> a config of a few small steps on the minicity of this session."""
+
+    def make(method=SOURCE_ONLY, **fields) -> ConfigDict:
+        config = shrink(base_config("minicity"))
+        config.source.root = str(minicity / "source")
+        config.target.root = config.test.root = str(minicity / "target")
+        config.method = ConfigDict(dict(method))
+        config.update(fields)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """What one test compiled, another test or subprocess does not compile again."""
+    folder = tmp_path_factory.mktemp("compiled")
+    before = os.environ.get("UDA_JAX_CACHE")
+    os.environ.setdefault("UDA_JAX_CACHE", str(folder))
+    from uda_jax.main import use_compilation_cache
+
+    use_compilation_cache()
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", None)
+    if before is None:
+        del os.environ["UDA_JAX_CACHE"]
+
+
+@pytest.fixture
+def num_classes():
+    return LABEL_SPACES["crosscity13"].num_classes
+
+
+def start(config_file, workdir, *arguments, env=None):
+    """A real `python -m uda_jax.main`, started and not waited for."""
+    command = [sys.executable, "-m", "uda_jax.main", f"--config={config_file}"]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def write_config(path, config: ConfigDict) -> Path:
+    """A config file with exactly these fields."""
+    path.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n\n"
+        f"CONFIG = {config.to_json()!r}\n\n\n"
+        "def get_config():\n    return ConfigDict(json.loads(CONFIG))\n"
+    )
+    return path

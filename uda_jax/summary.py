@@ -1,0 +1,232 @@
+"""What people look at: the header, the panels, the evaluation and the final report."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+from PIL import Image
+
+from uda_jax import runs
+from uda_jax.benchmarks import get_benchmark, open_dataset
+from uda_jax.data.dataset import Dataset
+from uda_jax.errors import UserError
+from uda_jax.evaluate import evaluate, make_forward
+from uda_jax.labels import LABEL_SPACES, LabelSpace
+from uda_jax.methods.method import Method
+from uda_jax.metrics import Report
+from uda_jax.models.model import Model
+from uda_jax.parallel import AXIS, is_main
+from uda_jax.predict import Predictor
+from uda_jax.report import write_report
+from uda_jax.visualize import colorize, heat, keep, panel
+from uda_jax.writers import read_history
+
+_PANEL_IMAGES = 2
+_STRIPS = 6
+
+
+def header(config: ConfigDict, workdir: Path, state, origin: str, data: str) -> str:
+    """What the run is, in a few lines."""
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    device = jax.devices()[0]
+    height, width = config.data.crop_size
+    model, method = dict(config.model), dict(config.method)
+    rows = {
+        "run": f"{workdir} (benchmark {config.benchmark}, seed {config.seed})",
+        "method": _options(method),
+        "network": f"{_options(model)}, {count:,} parameters, "
+        f"BatchNorm {config.batch_norm}, {config.compute_dtype}",
+        "weights": origin,
+        "images": f"{data}; crops {height} x {width}, batch {config.batch_size}",
+        "optimizer": f"{_options(dict(config.optimizer))}; "
+        f"{_options(dict(config.schedule))}; {config.steps} steps",
+        "devices": f"{jax.device_count()} x {device.device_kind} in "
+        f"{jax.process_count()} process(es)",
+    }
+    return "\n".join(f"{name:10s}{text}" for name, text in rows.items())
+
+
+def _options(row: dict) -> str:
+    name = row.pop("name")
+    rest = ", ".join(f"{k}={v}" for k, v in row.items())
+    return f"{name} ({rest})" if rest else name
+
+
+def make_panels(method: Method, label_space: LabelSpace) -> Callable:
+    """A function that draws what the method sees in a batch, and its writer."""
+    images = jax.jit(lambda s, b, k: method.loss(s.params, s, b, k)[1].images)
+
+    def look(state, batch, path: Path, writer, step: int) -> None:
+        key = jax.random.fold_in(state.key, state.step - 1)
+        seen = jax.device_get(images(state, batch, key))
+        if not is_main() or not seen:
+            return
+        picture = panel_picture(seen, label_space, f"step {step}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+        writer.write_images(step, {"panel": picture[None]})
+
+    return look
+
+
+def panel_picture(images: dict, label_space: LabelSpace, title: str) -> np.ndarray:
+    """One captioned picture of `Output.images`; the form follows from the dtype.
+
+    Args:
+      images: name -> [B, H, W, 3] float in [0, 1] (a photograph), [B, H, W] integer
+        (train ids), [B, H, W] float in [0, 1] (a heat map) or [B, H, W] bool (a mask,
+        shown over 'target').
+    """
+
+    def picture(name: str, values: np.ndarray, row: int) -> np.ndarray:
+        value = np.asarray(values[row])
+        if value.dtype == bool:
+            photo = np.asarray(images["target"][row])
+            return keep(np.rint(photo * 255).astype(np.uint8), value)
+        if value.ndim == 3:
+            return np.rint(np.clip(value, 0, 1) * 255).astype(np.uint8)
+        if np.issubdtype(value.dtype, np.integer):
+            return colorize(value, label_space.colors)
+        return heat(value)
+
+    count = min(_PANEL_IMAGES, min(len(v) for v in images.values()))
+    rows = [
+        {
+            name.replace("_", " "): picture(name, values, row)
+            for name, values in images.items()
+        }
+        for row in range(count)
+    ]
+    return panel(
+        rows,
+        title=title,
+        legend_of=(label_space.classes, label_space.colors),
+        cell_width=256,
+    )
+
+
+def assess(config, model: Model, state, test: Dataset, mesh: Mesh, step: int) -> Report:
+    """Evaluates the state as `config.evaluation` says, on the benchmark's classes."""
+    evaluation = config.evaluation
+    sharding = None
+    if evaluation.mode == "whole" and evaluation.batch_size % mesh.size == 0:
+        sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    forward = make_forward(model, state.params["segmentor"], state.batch_stats)
+    return _evaluate(config, forward, test, step, "latest", sharding)
+
+
+def _evaluate(config, forward, test, step, checkpoint, sharding=None) -> Report:
+    space = LABEL_SPACES[config.label_space]
+    return evaluate(
+        forward,
+        test,
+        num_classes=space.num_classes,
+        classes=space.train_ids(get_benchmark(config.benchmark).classes),
+        sharding=sharding,
+        provenance={
+            "benchmark": config.benchmark,
+            "network": config.model.name,
+            "method": config.method.name,
+            "step": step,
+            "checkpoint": checkpoint,
+        },
+        **config.evaluation.to_dict(),
+    )
+
+
+def baseline_of(config: ConfigDict) -> Report | None:
+    """The evaluation of the run that this one started from, if it has one."""
+    path = Path(config.init_from) / "report.json" if config.init_from else None
+    return Report.load(path) if path and path.exists() else None
+
+
+def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -> None:
+    """Writes report.json and report.html and prints the table."""
+    space = LABEL_SPACES[config.label_space]
+    baseline = baseline_of(config)
+    report.save(workdir / "report.json")
+    eyes = {"after" if config.init_from else "prediction": (model, state.params)}
+    predictors = {
+        name: Predictor(
+            make_forward(network, params["segmentor"], state.batch_stats),
+            space,
+            **config.evaluation.to_dict(),
+        )
+        for name, (network, params) in eyes.items()
+    }
+    if config.init_from:
+        predictors = {
+            "before": Predictor.from_workdir(config.init_from),
+            **predictors,
+        }
+    chosen = np.linspace(0, len(test) - 1, min(_STRIPS, len(test))).astype(int)
+    strips, captions = [], []
+    for index in chosen:
+        item = test[int(index)]
+        row = {"image": item["image"], "label": colorize(item["label"], space.colors)}
+        for name, predictor in predictors.items():
+            row[name] = predictor(item["image"]).colors
+        strips.append(row)
+        captions.append(str(item["name"]))
+    starts = json.loads((workdir / "provenance.json").read_text())
+    write_report(
+        workdir,
+        title=f"{config.method.name} on {config.benchmark}",
+        report=report,
+        colors=space.colors,
+        config=config.to_dict(),
+        history=read_history(workdir),
+        strips=strips,
+        strip_captions=captions,
+        baseline=baseline,
+        baseline_name=config.init_from or "before",
+        commands=list(dict.fromkeys(start["command"] for start in starts)),
+        versions={
+            "uda_jax commit": starts[-1]["commit"],
+            "python": starts[-1]["python"],
+            **starts[-1]["versions"],
+            "devices": starts[-1]["devices"],
+        },
+    )
+    print(report.table(baseline))
+    if baseline is not None:
+        gain = 100 * (report.miou - baseline.miou)
+        print(
+            f"mIoU {100 * report.miou:.2f}, {gain:+.2f} points over {config.init_from} "
+            f"({100 * baseline.miou:.2f})"
+        )
+    else:
+        print(f"mIoU {100 * report.miou:.2f}")
+    print(f"report: {workdir / 'report.html'}")
+
+
+def evaluate_run(config: ConfigDict, workdir: Path, checkpoint: str) -> Report:
+    """`--mode=evaluate`: scores a checkpoint again, as this config's evaluation says.
+
+    Prints the table and writes workdir/evaluate_<checkpoint>.json; nothing else of the
+    run is touched.
+
+    Raises:
+      UserError: the workdir is of a config that differs in more than `evaluation`,
+        `test` and `init_from`.
+    """
+    run = runs.load_run(workdir, checkpoint)
+    free = ("evaluation", "test", "init_from")
+    kept = lambda c: {k: v for k, v in json.loads(c.to_json()).items() if k not in free}
+    differing = runs.differences(kept(run.config), kept(config))
+    if differing:
+        raise UserError(
+            f"workdir {workdir} was trained with another config "
+            f"({'; '.join(differing[:4])}): give the --config that trained it."
+        )
+    forward = make_forward(run.model, run.params, run.batch_stats)
+    test = open_dataset(config.test, config.label_space)
+    report = _evaluate(config, forward, test, run.step, checkpoint)
+    path = report.save(workdir / f"evaluate_{checkpoint}.json")
+    print(report.table())
+    print(f"mIoU {100 * report.miou:.2f} at step {run.step}; written to {path}")
+    return report

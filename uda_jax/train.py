@@ -1,0 +1,277 @@
+"""The only training loop: `fit(config, workdir)`.
+
+Read it from top to bottom: the state, one step, the loop.  A run that was killed goes
+on from its last checkpoint as if nothing had happened, because everything that changes
+is in `TrainState` and the batches are a function of (config, step).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from uda_jax import benchmarks, parallel, runs, summary, writers
+from uda_jax.checkpoints import Checkpoints
+from uda_jax.data.pipeline import train_iterator
+from uda_jax.errors import UserError
+from uda_jax.factories import build
+from uda_jax.labels import LABEL_SPACES
+from uda_jax.methods import METHODS
+from uda_jax.methods.method import Method
+from uda_jax.metrics import Report
+from uda_jax.models.model import Model
+from uda_jax.optimizers import make_optimizer
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes during training, and nothing else; checkpointed whole."""
+
+    step: jax.Array  # int32, steps done
+    params: dict[str, PyTree]  # {'segmentor': ..., ...}: all that has a gradient
+    batch_stats: PyTree  # BatchNorm's running statistics
+    opt_state: optax.OptState
+    memory: PyTree  # the method's own
+    key: jax.Array  # of the run; a step's key is fold_in(key, step)
+
+
+def init_state(
+    model: Model,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    init_from: str = "",
+) -> tuple[TrainState, str]:
+    """The state before the first step, and one line on where its weights come from."""
+    key = jax.random.key(seed)
+    model_key, method_key, run_key = jax.random.split(key, 3)
+    segmentor, batch_stats = model.init(model_key)
+    origin = f"random, seed {seed}"
+    if init_from:
+        segmentor, batch_stats, origin = runs.load_weights(
+            init_from, segmentor, batch_stats
+        )
+    extra, memory = method.init(method_key)
+    params = {"segmentor": segmentor, **extra}
+    state = TrainState(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        memory=memory,
+        key=run_key,
+    )
+    return state, origin
+
+
+def make_train_step(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    *,
+    accumulate_steps: int = 1,
+):
+    """The jitted (state, batch) -> (state, metrics); the given state is consumed.
+
+    With accumulate_steps = k the batch is taken in k parts, one after the other, and
+    the optimizer gets the mean of their gradients.  A loss that is a mean over a
+    selection of pixels (confident ones, say) becomes the mean of k such means, and
+    BatchNorm and the method's memory move k times.
+    """
+    gradient = jax.value_and_grad(method.loss, has_aux=True)
+
+    def whole(state, batch, key):
+        (_, out), grads = gradient(state.params, state, batch, key)
+        return grads, out.batch_stats, out.memory, out.metrics
+
+    def in_parts(state, batch, key):
+        # Every k-th example, so that each part is spread over all devices.
+        parts = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, accumulate_steps, *x.shape[1:]), 1, 0),
+            batch,
+        )
+
+        def one(carry, part):
+            total, batch_stats, memory = carry
+            number, part = part
+            now = state.replace(batch_stats=batch_stats, memory=memory)
+            grads, batch_stats, memory, metrics = whole(
+                now, part, jax.random.fold_in(key, number)
+            )
+            return (jax.tree.map(jnp.add, total, grads), batch_stats, memory), metrics
+
+        start = jax.tree.map(jnp.zeros_like, state.params)
+        (total, batch_stats, memory), metrics = jax.lax.scan(
+            one,
+            (start, state.batch_stats, state.memory),
+            (jnp.arange(accumulate_steps), parts),
+        )
+        grads = jax.tree.map(lambda g: g / accumulate_steps, total)
+        return grads, batch_stats, memory, jax.tree.map(jnp.mean, metrics)
+
+    def train_step(state: TrainState, batch: PyTree):
+        key = jax.random.fold_in(state.key, state.step)
+        compute = whole if accumulate_steps == 1 else in_parts
+        grads, batch_stats, memory, metrics = compute(state, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {**metrics, "optimizer/gradient_norm": optax.global_norm(grads)}
+        return state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            memory=memory,
+        ), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+class _Log:
+    """Metrics of the steps since the last log, still on the device."""
+
+    def __init__(self):
+        self._rows, self._names = [], []
+
+    def add(self, metrics: dict, names: dict) -> None:
+        self._rows.append(metrics)
+        self._names.append(names)
+
+    def flush(self, last_step: int) -> dict[str, float]:
+        """Means over the steps since the last flush.
+
+        Raises:
+          UserError: a metric of one of them is not finite.
+        """
+        rows = jax.device_get(self._rows)
+        names, self._rows, self._names = self._names, [], []
+        for index, row in enumerate(rows):
+            bad = [k for k, v in row.items() if not np.isfinite(v)]
+            if bad:
+                step = last_step - len(rows) + 1 + index
+                terms = ", ".join(
+                    f"{k}={float(v):.4g}"
+                    for k, v in row.items()
+                    if k in bad or k.startswith("loss/")
+                )
+                images = "; ".join(
+                    f"{d}: {', '.join(n)}" for d, n in names[index].items()
+                )
+                raise UserError(
+                    f"step {step} is not finite ({terms}) on the images {images}: "
+                    "lower optimizer.learning_rate or look at these images; the last "
+                    "checkpoint is from before."
+                )
+        return {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
+
+
+def fit(config: ConfigDict, workdir: str | Path) -> Report:
+    """Trains what `config` describes in `workdir`, or goes on with it.
+
+    Writes config.json, provenance.json, metrics.jsonl, tensorboard/, panels/,
+    checkpoints/, report.json and report.html.
+
+    Returns:
+      The evaluation of the final weights.
+
+    Raises:
+      UserError: anything in the config, the data or the workdir that cannot be used.
+    """
+    workdir, mesh = Path(workdir), parallel.make_mesh()
+    parallel.check_batch(config.batch_size, config.accumulate_steps, mesh)
+    label_space = LABEL_SPACES[config.label_space]
+    model = runs.make_model(config)
+    method = build(
+        METHODS, "method", config.method, model.forward, label_space.num_classes
+    )
+    optimizer, learning_rate = make_optimizer(
+        config.optimizer, config.schedule, steps=config.steps, model=config.model.name
+    )
+    source, target, test = benchmarks.open_datasets(config)
+    state, origin = init_state(model, method, optimizer, config.seed, config.init_from)
+    state = parallel.replicate(state, mesh)
+
+    if parallel.is_main():
+        runs.open_workdir(workdir, config)
+    parallel.wait_for_all("workdir")
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    start = checkpoints.find("latest") or 0
+    if start:
+        state = checkpoints.restore(start, state)
+    live = writers.Live(config.steps, start, config.batch_size)
+    if parallel.is_main():
+        runs.write_provenance(workdir)
+        origin = f"goes on from step {start}" if start else origin
+        data = f"{len(source)} source, {len(target or ())} target, {len(test)} test"
+        live.say(summary.header(config, workdir, state, origin, data))
+    writer = writers.make_writer(workdir, start_step=start)
+    train_step = make_train_step(
+        method, optimizer, accumulate_steps=config.accumulate_steps
+    )
+    look = summary.make_panels(method, label_space)
+    log, report = _Log(), None
+
+    def assess(step: int) -> Report:
+        return summary.assess(config, model, state, test, mesh, step)
+
+    def due(every: int, step: int) -> bool:
+        return step == config.steps or (every > 0 and step % every == 0)
+
+    batches = train_iterator(
+        source,
+        target if target is not None and method_needs_target(config) else None,
+        **config.data,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        host=jax.process_index(),
+        num_hosts=jax.process_count(),
+    )
+    try:
+        for step in range(start + 1, config.steps + 1):
+            batch, names = next(batches)
+            batch = parallel.shard_batch(batch, mesh)
+            state, metrics = train_step(state, batch)
+            log.add(metrics, names)
+            saves = due(config.checkpoint_every, step)
+            evaluates = due(config.evaluate_every, step)
+            pauses = evaluates or due(config.panels_every, step)
+            if due(config.log_every, step) or saves or pauses or step == start + 1:
+                row = log.flush(step)
+                speed = live.update(step, row)
+                row["optimizer/learning_rate"] = float(learning_rate(step - 1))
+                row["time/images_per_second"] = speed
+                writer.write_scalars(step, row)
+            if due(config.panels_every, step):
+                look(state, batch, workdir / "panels" / f"{step:07d}.png", writer, step)
+            if evaluates:
+                report = assess(step)
+                writer.write_scalars(step, {"eval/miou": report.miou})
+                live.say(
+                    f"step {step}: mIoU {100 * report.miou:.2f} on {len(test)} images"
+                )
+            if saves or evaluates:
+                checkpoints.save(step, state, report.miou if evaluates else None)
+            if pauses or step == start + 1:  # the first step compiles
+                live.restart_clock(step)
+    finally:
+        live.close()
+        batches.close()
+        writer.flush()
+        writer.close()
+        checkpoints.wait()
+    report = report or assess(config.steps)
+    checkpoints.close()
+    if parallel.is_main():
+        summary.finish(config, workdir, report, model, state, test)
+    return report
+
+
+def method_needs_target(config: ConfigDict) -> bool:
+    """Whether the method looks at the target domain at all."""
+    return config.method.name != "source_only"
