@@ -22,7 +22,7 @@ def get_config(trained_on: str = "source") -> ConfigDict:
     config.data.scales = (0.5, 0.75, 1.0)
     config.model.width = 0.5
     config.optimizer = ConfigDict(
-        dict(name="adamw", learning_rate=2e-3, weight_decay=1e-2, head_multiplier=1.0)
+        dict(name="adamw", learning_rate=1e-3, weight_decay=1e-2, head_multiplier=1.0)
     )
     config.method = ConfigDict(dict(name="source_only", class_weights="none"))
     config.evaluate_every = 200

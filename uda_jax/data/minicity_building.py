@@ -27,6 +27,10 @@ class _Wall:
         fixed = [(round(a * x) - 8, round(h * 16 - b * y) - 8) for a, b in points]
         return np.array(fixed, np.int32)
 
+    def clear(self, color):
+        h, w = self.image.shape[:2]  # several times faster than by NumPy
+        cv2.rectangle(self.image, (0, 0), (w, h), color.tolist(), -1)
+
     def shows(self, tall: float) -> bool:
         """Whether a stripe that tall, in metres, is wide enough to be drawn."""
         return tall * self.per_y >= 0.6
@@ -129,8 +133,8 @@ def _end_wall(canvas, thing, body, top, wall, roof, kind):
 def _facade(flat, kind, city: City, floors, storey, body, wall, roof, detail, rng):
     trim = vary(rng, city.trims[rng.integers(len(city.trims))], city.hue_jitter)
     glass = vary(rng, city.glass[rng.integers(len(city.glass))], city.hue_jitter)
-    flat.image[:] = np.clip(wall, 0, 255).astype(np.uint8)
-    if detail < 5.5:  # too far for more than rows of windows
+    flat.clear(wall)
+    if detail < 7:  # too far for more than rows of windows
         _far_front(flat, kind, floors, storey, body, wall, roof, glass)
     elif kind in ("gable", "stepped", "mansard", "cornice"):
         _brick(flat, wall, rng, detail, city)
@@ -167,7 +171,7 @@ def _modern_front(flat, kind, city, floors, storey, body, wall, trim, glass, rng
     balconies = rng.random() < 0.35
     stripe = np.asarray(wall) * rng.uniform(0.8, 0.92)
     if kind == "curtain":
-        flat.image[:] = np.clip(glass, 0, 255).astype(np.uint8)
+        flat.clear(glass)
     for floor in range(1, floors):
         y = floor * storey + 0.6
         if kind == "bands":

@@ -53,5 +53,5 @@ def photograph(image: np.ndarray, city: City, rng: np.random.Generator) -> np.nd
         _, data = cv2.imencode(
             ".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]
         )
-        out = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        out = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     return out
