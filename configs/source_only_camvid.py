@@ -20,9 +20,15 @@ def get_config(trained_on: str = "source") -> ConfigDict:
     config.steps = 600
     config.data.crop_size = (176, 240)
     config.data.scales = (0.5, 0.75, 1.0)
-    config.model.width = 0.5
+    config.model.width = 0.25
     config.optimizer = ConfigDict(
-        dict(name="adamw", learning_rate=2e-3, weight_decay=1e-2, head_multiplier=1.0)
+        dict(
+            name="sgd",
+            learning_rate=0.05,
+            momentum=0.9,
+            weight_decay=5e-4,
+            head_multiplier=1.0,
+        )
     )
     config.method = ConfigDict(dict(name="source_only", class_weights="none"))
     config.evaluate_every = 300

@@ -17,12 +17,18 @@ def get_config() -> ConfigDict:
     config.init_from = "runs/source_only_minicity"
     config.batch_size = 4
     config.steps = 300
-    config.data.crop_size = (128, 256)
+    config.data.crop_size = (96, 192)
     config.data.scales = (0.5, 0.75, 1.0)
-    config.model.width = 0.5
+    config.model.width = 0.25
     config.batch_norm = "train"
     config.optimizer = ConfigDict(
-        dict(name="adamw", learning_rate=3e-4, weight_decay=1e-2, head_multiplier=1.0)
+        dict(
+            name="sgd",
+            learning_rate=0.005,
+            momentum=0.9,
+            weight_decay=5e-4,
+            head_multiplier=1.0,
+        )
     )
     config.method = ConfigDict(
         dict(
@@ -31,9 +37,9 @@ def get_config() -> ConfigDict:
             unsup_weight=0.5,
             gamma=2.0,
             threshold=0.8,
-            class_weights="none",
+            class_weights="middle",
         )
     )
-    config.evaluate_every = 100
+    config.evaluate_every = 150
     config.panels_every = 300
     return config

@@ -12,7 +12,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from uda_jax.benchmarks import base_config
-from uda_jax.labels import LABEL_SPACES
+
+# Tests compile large programs to run them a few times: LLVM's optimizations cost three
+# times what they save.  Read when jax starts its backend; subprocesses inherit it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 ROOT = Path(__file__).parents[1]
 RAW_IDS = (7, 8, 11, 21, 23, 24, 26)  # Cityscapes' ids of some of the 13 classes
@@ -78,8 +81,8 @@ def minicity(tmp_path_factory):
     return write_minicity(tmp_path_factory.mktemp("minicity"))
 
 
-@pytest.fixture
-def tiny(minicity):
+@pytest.fixture(scope="session")
+def tiny(minicity, compilation_cache):
     """tiny(method) -> a config of a few small steps on the minicity of this session."""
 
     def make(method=SOURCE_ONLY, **fields) -> ConfigDict:
@@ -93,7 +96,7 @@ def tiny(minicity):
     return make
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def compilation_cache(tmp_path_factory):
     """What one test compiled, another test or subprocess does not compile again."""
     folder = tmp_path_factory.mktemp("compiled")
@@ -106,11 +109,6 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", None)
     if before is None:
         del os.environ["UDA_JAX_CACHE"]
-
-
-@pytest.fixture
-def num_classes():
-    return LABEL_SPACES["crosscity13"].num_classes
 
 
 def start(config_file, workdir, *arguments, env=None):
@@ -129,8 +127,7 @@ def start(config_file, workdir, *arguments, env=None):
 def write_config(path, config: ConfigDict) -> Path:
     """A config file with exactly these fields."""
     path.write_text(
-        "import json\nfrom ml_collections import ConfigDict\n\n"
-        f"CONFIG = {config.to_json()!r}\n\n\n"
-        "def get_config():\n    return ConfigDict(json.loads(CONFIG))\n"
+        "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
+        f"    return ConfigDict({config.to_dict()!r})\n"
     )
     return path

@@ -82,7 +82,16 @@ class Checkpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             template,
         )
-        return self._checkpointer.load(step, abstract)
+        state = self._checkpointer.load(step, abstract)
+        # Orbax gives keys an equal sharding of another spelling, P(None) for P(), and
+        # the train step would be compiled a second time for it.
+        return jax.tree.map(
+            lambda x, like: (
+                x if x.sharding == like.sharding else jax.device_put(x, like.sharding)
+            ),
+            state,
+            template,
+        )
 
     def restore_parts(self, step: int, parts: tuple[str, ...]) -> dict[str, PyTree]:
         """Only the named top-level parts of the state, on the first device."""

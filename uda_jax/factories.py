@@ -5,6 +5,8 @@ factory of that name: a name in a config is the argument that it becomes.
 """
 
 import inspect
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +17,8 @@ def build(table: Mapping[str, Callable], kind: str, row: Mapping[str, Any], *arg
     """`table[row["name"]](*args, **rest of row)`, with the user's mistakes explained.
 
     Raises:
-      UserError: the name is not in the table, or a key is not a keyword of its factory.
+      UserError: the name is not in the table, a key is not a keyword of its factory, or
+        a value is of another type than that keyword.
     """
     options = dict(row)
     name = options.pop("name", None)
@@ -33,7 +36,40 @@ def build(table: Mapping[str, Callable], kind: str, row: Mapping[str, Any], *arg
             )
     # A tuple survives a round trip through JSON as a list; factories get tuples.
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    _check_types(f'{kind} "{name}"', table[name], options)
     return table[name](*args, **options)
+
+
+def _check_types(what: str, factory: Callable, options: Mapping[str, Any]) -> None:
+    """Compares values with annotations, or with the type of the default."""
+    hints = typing.get_type_hints(factory)
+    parameters = inspect.signature(factory).parameters
+    for key, value in options.items():
+        default = parameters[key].default
+        hint = hints.get(key, type(default))
+        if default is inspect.Parameter.empty and key not in hints:
+            continue
+        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        choices = typing.get_args(hint) if union else (hint,)
+        allowed = [typing.get_origin(choice) or choice for choice in choices]
+        if not any(_is(value, kind) for kind in allowed):
+            names = " or ".join(_TYPES.get(kind, kind.__name__) for kind in allowed)
+            raise UserError(f"option {key}={value!r} of {what} must be {names}.")
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind in (int, float):  # True is no number here
+        return type(value) in (int, kind)
+    return isinstance(value, kind)
+
+
+_TYPES = {
+    float: "a number",
+    int: "a whole number",
+    str: "a name in quotes",
+    bool: "True or False",
+    tuple: "a tuple",
+}
 
 
 def keywords(factory: Callable) -> list[str]:

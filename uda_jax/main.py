@@ -7,6 +7,7 @@ given on the command line: --config.steps=500 --config.method.unsup_weight=0.1
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from uda_jax import program
-from uda_jax.errors import UserError
+from uda_jax.errors import UserError, did_you_mean
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; configs/x.py:argument passes an argument to it."
@@ -36,10 +37,10 @@ def parse(argv: list[str]) -> None:
     """Parses the command line; a mistake in it becomes a UserError."""
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(_one_sentence(error)) from error
-    except (OSError, ImportError, SyntaxError) as error:
-        raise UserError(f"the config file cannot be loaded: {error}.") from error
+        if _CONFIG.value is not None:
+            dict(_CONFIG.value)  # a missing file fails only when it is looked into
+    except Exception as error:
+        raise UserError(_explain(error, argv)) from error
     if len(rest) > 1:
         raise UserError(f'"{rest[1]}" is no option: write --name=value.')
     for name in ("config", "workdir"):
@@ -47,9 +48,41 @@ def parse(argv: list[str]) -> None:
             raise UserError(f"--{name} is missing: see python -m uda_jax.main --help.")
 
 
-def _one_sentence(error: Exception) -> str:
-    text = str(error.args[0] if error.args else error)
-    return " ".join(text.split())
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def _explain(error: Exception, argv: list[str]) -> str:
+    """One sentence for what absl, ml_collections or the config file itself raised."""
+    chain = [error]
+    while following := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(following)
+    for cause in reversed(chain):
+        if isinstance(cause, UserError):
+            return str(cause)
+    text = " ".join(str(error).replace("\\", "").split())
+    if isinstance(error, flags.UnrecognizedFlagError):
+        close = did_you_mean(error.flagname, flags.FLAGS)
+        return f"--{error.flagname} is no option{close}: see --help."
+    if found := re.match(r"flag --(\S+?)=(.*?): (.*)", text):
+        name, value, reason = found.groups()
+        kind = _KINDS.get(flags.FLAGS[name].flag_type().split()[-1], "")
+        must = f"must be {kind}" if kind else f"cannot be used: {reason}"
+        return f"--{name}={value} {must}."
+    missing = re.search(r"'(\w+)'.*Did you mean \"(\w+)\"", text) or re.search(
+        r"'(\w+)'", text
+    )
+    for argument in argv:
+        name = argument.removeprefix("--").split("=")[0]
+        if missing and name.endswith(f".{missing[1]}"):
+            close = f' (did you mean "{missing[2]}"?)' if missing.lastindex > 1 else ""
+            return f"the config has no field --{name}{close}: see the config file."
+    if isinstance(error, OSError):
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        return f"the config file {path} cannot be opened: give the path of a .py file."
+    return (
+        f"the config file cannot be loaded ({type(chain[-1]).__name__}: {chain[-1]}): "
+        "correct it, --debug shows where."
+    )
 
 
 def main() -> None:

@@ -24,8 +24,9 @@ def poly(learning_rate, steps, *, power=0.9, warmup_steps=0, warmup_start=1e-5):
     """
 
     def schedule(step):
-        progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
-        rate = learning_rate * jax.numpy.clip(1 - progress, 0, 1) ** power
+        # A quotient of whole numbers: 1 - t / steps would lose the last steps' digits.
+        left = (steps - step) / max(steps - warmup_steps, 1)
+        rate = learning_rate * jax.numpy.clip(left, 0, 1) ** power
         if not warmup_steps:
             return rate
         rise = (learning_rate / warmup_start) ** (step / warmup_steps)

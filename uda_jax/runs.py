@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from uda_jax.benchmarks import get_benchmark
 from uda_jax.checkpoints import Checkpoints, check_same_leaves
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
-from uda_jax.labels import LABEL_SPACES, LabelSpace
+from uda_jax.inference import inference_options, pair
+from uda_jax.labels import LABEL_SPACES, LabelSpace, get_label_space
 from uda_jax.models import create_model
 from uda_jax.models.model import Model
 
@@ -34,6 +36,29 @@ class Run(NamedTuple):
     batch_stats: PyTree
     label_space: LabelSpace
     step: int
+
+
+def check_config(config: ConfigDict) -> None:
+    """Finds before the first step what would otherwise fail after the last.
+
+    Raises:
+      UserError: a number out of range, an unknown label space, benchmark or mode.
+    """
+    for key, least in (("steps", 1), ("accumulate_steps", 1), ("log_every", 0),
+                       ("evaluate_every", 0), ("panels_every", 0),
+                       ("checkpoint_every", 0)):  # fmt: skip
+        if config[key] < least:
+            raise UserError(f"{key}={config[key]} is too small: give {least} or more.")
+    space = get_label_space(config.label_space)
+    space.train_ids(get_benchmark(config.benchmark).classes)
+    look = config.evaluation
+    inference_options(look.mode, look.window, look.stride, look.scales, look.flip)
+    if look.size:
+        pair("size", look.size, "evaluation")
+    if look.batch_size < 1:
+        raise UserError(
+            f"evaluation.batch_size={look.batch_size} is too small: give 1 or more."
+        )
 
 
 def make_model(config: ConfigDict) -> Model:
@@ -176,15 +201,19 @@ def load_weights(
     Raises:
       UserError: a name or shape differs (another network, another class count).
     """
+    if not (Path(init_from) / "config.json").is_file():
+        raise UserError(
+            f"init_from={init_from} is not the workdir of a run (it has no "
+            "config.json): train that run first, or give another one's --workdir."
+        )
     run = load_run(init_from)
     table = lambda tree: {
         jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape, str(x.dtype))
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
     }
-    given = (run.params, run.batch_stats)
-    check_same_leaves(
-        table((params, batch_stats)), table(given), f"init_from={init_from}"
-    )
+    given = {"params": run.params, "batch_stats": run.batch_stats}
+    own = {"params": params, "batch_stats": batch_stats}
+    check_same_leaves(table(own), table(given), f"init_from={init_from}")
     count = sum(x.size for x in jax.tree.leaves(given))
     line = (
         f"{len(jax.tree.leaves(given))} arrays ({count:,} numbers) from {init_from}, "

@@ -19,7 +19,7 @@ from uda_jax.labels import LABEL_SPACES, LabelSpace
 from uda_jax.methods.method import Method
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
-from uda_jax.parallel import AXIS, is_main
+from uda_jax.parallel import AXIS, is_main, to_host
 from uda_jax.predict import Predictor
 from uda_jax.report import write_report
 from uda_jax.visualize import colorize, heat, keep, panel
@@ -56,9 +56,15 @@ def _options(row: dict) -> str:
     return f"{name} ({rest})" if rest else name
 
 
-def make_panels(method: Method, label_space: LabelSpace) -> Callable:
+def make_panels(method: Method, label_space: LabelSpace, mesh: Mesh) -> Callable:
     """A function that draws what the method sees in a batch, and its writer."""
-    images = jax.jit(lambda s, b, k: method.loss(s.params, s, b, k)[1].images)
+
+    def first(state, batch, key):
+        images = method.loss(state.params, state, batch, key)[1].images
+        return jax.tree.map(lambda x: x[:_PANEL_IMAGES], images)
+
+    # On every device, because a process can only read what is on its own.
+    images = jax.jit(first, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def look(state, batch, path: Path, writer, step: int) -> None:
         key = jax.random.fold_in(state.key, state.step - 1)
@@ -149,20 +155,14 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
     space = LABEL_SPACES[config.label_space]
     baseline = baseline_of(config)
     report.save(workdir / "report.json")
-    eyes = {"after" if config.init_from else "prediction": (model, state.params)}
-    predictors = {
-        name: Predictor(
-            make_forward(network, params["segmentor"], state.batch_stats),
-            space,
-            **config.evaluation.to_dict(),
-        )
-        for name, (network, params) in eyes.items()
-    }
+    # One process works here alone, so it needs arrays of its own.
+    params, batch_stats = to_host((state.params["segmentor"], state.batch_stats))
+    predictors = {}
     if config.init_from:
-        predictors = {
-            "before": Predictor.from_workdir(config.init_from),
-            **predictors,
-        }
+        predictors["before"] = Predictor.from_workdir(config.init_from)
+    predictors["after" if config.init_from else "prediction"] = Predictor(
+        make_forward(model, params, batch_stats), space, **config.evaluation.to_dict()
+    )
     chosen = np.linspace(0, len(test) - 1, min(_STRIPS, len(test))).astype(int)
     strips, captions = [], []
     for index in chosen:

@@ -183,6 +183,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
       UserError: anything in the config, the data or the workdir that cannot be used.
     """
     workdir, mesh = Path(workdir), parallel.make_mesh()
+    runs.check_config(config)
     parallel.check_batch(config.batch_size, config.accumulate_steps, mesh)
     label_space = LABEL_SPACES[config.label_space]
     model = runs.make_model(config)
@@ -193,6 +194,28 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         config.optimizer, config.schedule, steps=config.steps, model=config.model.name
     )
     source, target, test = benchmarks.open_datasets(config)
+    if method_needs_target(config) and target is None:
+        raise UserError(
+            f'target.reader is empty, but method "{config.method.name}" learns from '
+            "target images: give their reader and root."
+        )
+
+    def open_batches(start: int):
+        return train_iterator(
+            source,
+            target if method_needs_target(config) else None,
+            **config.data,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start,
+            host=jax.process_index(),
+            num_hosts=jax.process_count(),
+        )
+
+    # Mistakes in the data or its options show here, before anything is written.
+    open_batches(0).close()
+    for dataset in filter(None, (source, target, test)):
+        dataset[0]
     state, origin = init_state(model, method, optimizer, config.seed, config.init_from)
     state = parallel.replicate(state, mesh)
 
@@ -213,7 +236,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     train_step = make_train_step(
         method, optimizer, accumulate_steps=config.accumulate_steps
     )
-    look = summary.make_panels(method, label_space)
+    look = summary.make_panels(method, label_space, mesh)
     log, report = _Log(), None
 
     def assess(step: int) -> Report:
@@ -222,16 +245,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     def due(every: int, step: int) -> bool:
         return step == config.steps or (every > 0 and step % every == 0)
 
-    batches = train_iterator(
-        source,
-        target if target is not None and method_needs_target(config) else None,
-        **config.data,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start,
-        host=jax.process_index(),
-        num_hosts=jax.process_count(),
-    )
+    batches = open_batches(start)
     try:
         for step in range(start + 1, config.steps + 1):
             batch, names = next(batches)
@@ -256,6 +270,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
                     f"step {step}: mIoU {100 * report.miou:.2f} on {len(test)} images"
                 )
             if saves or evaluates:
+                writer.flush()  # no checkpoint without the rows of its steps
                 checkpoints.save(step, state, report.miou if evaluates else None)
             if pauses or step == start + 1:  # the first step compiles
                 live.restart_clock(step)

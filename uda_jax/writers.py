@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from uda_jax.files import write_atomically
+from uda_jax.parallel import is_main
 
 
 class _Sink:
@@ -115,9 +116,13 @@ class JsonlWriter(_Sink):
 def make_writer(workdir: Path, *, start_step: int) -> metric_writers.MetricWriter:
     """clu's asynchronous writer to workdir/metrics.jsonl and workdir/tensorboard.
 
+    Of several processes one writes; the others get a writer to nowhere.
+
     Rows of metrics.jsonl past `start_step` were written by a run that was killed after
     its last checkpoint.  They are dropped: those steps are about to be done again.
     """
+    if not is_main():
+        return metric_writers.MultiWriter([])
     path = workdir / "metrics.jsonl"
     kept = [row for row in read_history(workdir) if row["step"] <= start_step]
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -149,7 +154,7 @@ class Live:
     """
 
     def __init__(self, steps: int, start_step: int, images_per_step: int):
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, quiet=not is_main())
         self._steps, self._images = steps, images_per_step
         self._clock = (time.monotonic(), start_step)
         self._bar = None

@@ -1,0 +1,46 @@
+r"""TUFL stage one on real photographs: CamVid, day to dusk.
+
+    python -m uda_jax.main --config configs/tufl_camvid_dusk.py \
+        --workdir runs/tufl_camvid_dusk
+
+Run configs/source_only_camvid.py first, into runs/source_only_camvid.  The 62 dusk
+images that it adapts to are opened without their labels; the 62 test images are of the
+same drive.  Numbers and intervals: docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from uda_jax import benchmarks
+
+
+def get_config() -> ConfigDict:
+    config = benchmarks.base_config("camvid_day_to_dusk")
+    config.init_from = "runs/source_only_camvid"
+    config.batch_size = 4
+    config.steps = 300
+    config.data.crop_size = (176, 240)
+    config.data.scales = (0.5, 0.75, 1.0)
+    config.model.width = 0.25
+    config.batch_norm = "train"
+    config.optimizer = ConfigDict(
+        dict(
+            name="sgd",
+            learning_rate=0.02,
+            momentum=0.9,
+            weight_decay=5e-4,
+            head_multiplier=1.0,
+        )
+    )
+    config.method = ConfigDict(
+        dict(
+            name="tufl",
+            unsup_loss="focal",
+            unsup_weight=0.5,
+            gamma=2.0,
+            threshold=0.8,
+            class_weights="none",
+        )
+    )
+    config.evaluate_every = 150
+    config.panels_every = 300
+    return config

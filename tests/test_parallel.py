@@ -1,0 +1,124 @@
+import os
+import socket
+
+import jax
+import numpy as np
+import pytest
+from conftest import TUFL, start, write_config
+
+from uda_jax import parallel, train
+from uda_jax.checkpoints import Checkpoints
+from uda_jax.errors import UserError
+
+DEVICES = "--xla_force_host_platform_device_count"
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    # 13 classes, random weights: a threshold of 0.1 lets some pixels take part.
+    config = tiny({**TUFL, "threshold": 0.1}, steps=5, batch_size=8)
+    config.evaluation.batch_size = 8
+    return config
+
+
+@pytest.fixture(scope="module")
+def one_device(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("parallel") / "one"
+    train.fit(config, workdir)
+    return workdir
+
+
+def numbers(workdir):
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    parts = checkpoints.restore_parts(5, ("params", "batch_stats", "memory"))
+    checkpoints.close()
+    return jax.tree.map(np.asarray, parts)
+
+
+def assert_close(workdir, other):
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, numbers(workdir), numbers(other))
+    moved = numbers(other)["memory"]["thresholds"]
+    assert (moved != np.float32(0.1)).any()  # the target took part
+
+
+def devices(count):
+    return {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {DEVICES}={count}"}
+
+
+def test_eight_devices_equal_one(config, one_device, tmp_path):
+    file = write_config(tmp_path / "config.py", config)
+    process = start(file, tmp_path / "run", env=devices(8))
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "8 x cpu in 1 process" in out
+    assert_close(tmp_path / "run", one_device)
+
+
+def test_two_processes_equal_one(config, one_device, tmp_path):
+    file = write_config(tmp_path / "config.py", config)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        start(
+            file,
+            tmp_path / "run",
+            f"--coordinator=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={number}",
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate() for process in processes]
+    for process, (_, err) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, err
+    assert "2 x cpu in 2 process" in outputs[0][0]
+    assert "step 5/5" not in outputs[1][0]  # one of them speaks and writes
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 6
+    assert (tmp_path / "run/report.html").exists()
+    assert_close(tmp_path / "run", one_device)
+
+
+def test_a_batch_that_cannot_be_divided(config, tmp_path):
+    file = write_config(tmp_path / "config.py", config)
+    process = start(file, tmp_path / "run", env=devices(3))
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert err.count("\n") == 1
+    assert "batch_size=8 cannot be divided among 3 devices" in err
+    assert "multiple of 3" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_check_batch():
+    mesh = parallel.make_mesh()
+    parallel.check_batch(4, 2, mesh)
+    for batch_size, accumulate_steps in [(4, 3), (0, 1), (-2, 1)]:
+        with pytest.raises(UserError, match="multiple of"):
+            parallel.check_batch(batch_size, accumulate_steps, mesh)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((None, 2, 0), "without --coordinator"),
+        ((None, None, 1), "without --coordinator"),
+        (("host:1", None, 0), "needs --num_processes"),
+        (("host:1", 2, None), "needs --num_processes"),
+    ],
+)
+def test_incomplete_process_arguments(arguments, words):
+    with pytest.raises(UserError, match=words):
+        parallel.start_processes(*arguments)
+
+
+def test_replicate_copies():
+    mesh = parallel.make_mesh()
+    tree = {"a": np.arange(3.0, dtype=np.float32), "key": jax.random.key(3)}
+    copy = parallel.replicate(tree, mesh)
+    np.testing.assert_array_equal(copy["a"], tree["a"])
+    assert (jax.random.key_data(copy["key"]) == jax.random.key_data(tree["key"])).all()
+    source = jax.numpy.ones(3)
+    jax.jit(lambda x: x + 1, donate_argnums=0)(parallel.replicate(source, mesh))
+    assert float(source.sum()) == 3
