@@ -92,7 +92,8 @@ def line_chart(
         )
     for tick in ticks(first, last):
         parts.append(
-            f'<text x="{x(tick):.1f}" y="{_HEIGHT - 5}" text-anchor="middle">'
+            f'<text x="{min(x(tick), _WIDTH - 4 * len(number(tick))):.1f}" '
+            f'y="{_HEIGHT - 5}" text-anchor="middle">'
             f"{number(tick)}</text>"
         )
     if reference is not None:

@@ -76,6 +76,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     accumulate_steps: int = 1,
+    sharding: jax.sharding.Sharding | None = None,
 ):
     """The jitted (state, batch) -> (state, metrics); the given state is consumed.
 
@@ -83,6 +84,9 @@ def make_train_step(
     the optimizer gets the mean of their gradients.  A loss that is a mean over a
     selection of pixels (confident ones, say) becomes the mean of k such means, and
     BatchNorm and the method's memory move k times.
+
+    `sharding` is that of the state.  Without it the compiler may spell the state's
+    sharding otherwise than it was, and the second step would be compiled again.
     """
     gradient = jax.value_and_grad(method.loss, has_aux=True)
 
@@ -129,7 +133,7 @@ def make_train_step(
             memory=memory,
         ), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
 
 
 class _Log:
@@ -234,7 +238,10 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         live.say(summary.header(config, workdir, state, origin, data))
     writer = writers.make_writer(workdir, start_step=start)
     train_step = make_train_step(
-        method, optimizer, accumulate_steps=config.accumulate_steps
+        method,
+        optimizer,
+        accumulate_steps=config.accumulate_steps,
+        sharding=state.step.sharding,
     )
     look = summary.make_panels(method, label_space, mesh)
     log, report = _Log(), None
