@@ -17,7 +17,7 @@ TRAINED_ON = {"source": "minicity", "oracle": "minicity_oracle"}
 def get_config(trained_on: str = "source") -> ConfigDict:
     config = benchmarks.base_config(benchmarks.choose(TRAINED_ON, trained_on))
     config.batch_size = 4
-    config.steps = 600
+    config.steps = 900
     config.data.crop_size = (96, 192)
     # Half size, for training and for the network's eyes in the evaluation: whole scenes
     # in the receptive field teach a network from scratch faster than details do.
@@ -35,6 +35,6 @@ def get_config(trained_on: str = "source") -> ConfigDict:
         )
     )
     config.method = ConfigDict(dict(name="source_only", class_weights="middle"))
-    config.evaluate_every = 300
-    config.panels_every = 600
+    config.evaluate_every = 450
+    config.panels_every = 900
     return config

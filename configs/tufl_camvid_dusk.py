@@ -18,8 +18,11 @@ def get_config() -> ConfigDict:
     config.init_from = "runs/source_only_camvid"
     config.batch_size = 4
     config.steps = 300
-    config.data.crop_size = (176, 240)
-    config.data.scales = (0.5, 0.75, 1.0)
+    # Half size, as in configs/source_only_minicity.py.
+    config.data.resize = (180, 240)
+    config.data.crop_size = (128, 192)
+    config.data.scales = (1.0, 1.25)
+    config.evaluation.size = (180, 240)
     config.model.width = 0.25
     config.batch_norm = "train"
     config.optimizer = ConfigDict(
