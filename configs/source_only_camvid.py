@@ -17,7 +17,7 @@ TRAINED_ON = {"source": "camvid_day_to_dusk", "oracle": "camvid_dusk_oracle"}
 def get_config(trained_on: str = "source") -> ConfigDict:
     config = benchmarks.base_config(benchmarks.choose(TRAINED_ON, trained_on))
     config.batch_size = 4
-    config.steps = 600
+    config.steps = 450
     # Half size, as in configs/source_only_minicity.py.
     config.data.resize = (180, 240)
     config.data.crop_size = (128, 192)
@@ -34,6 +34,6 @@ def get_config(trained_on: str = "source") -> ConfigDict:
         )
     )
     config.method = ConfigDict(dict(name="source_only", class_weights="none"))
-    config.evaluate_every = 300
-    config.panels_every = 600
+    config.evaluate_every = 450
+    config.panels_every = 450
     return config

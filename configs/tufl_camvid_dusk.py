@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = benchmarks.base_config("camvid_day_to_dusk")
     config.init_from = "runs/source_only_camvid"
     config.batch_size = 4
-    config.steps = 300
+    config.steps = 120
     # Half size, as in configs/source_only_minicity.py.
     config.data.resize = (180, 240)
     config.data.crop_size = (128, 192)
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict(
         dict(
             name="sgd",
-            learning_rate=0.02,
+            learning_rate=0.003,
             momentum=0.9,
             weight_decay=5e-4,
             head_multiplier=1.0,
@@ -38,12 +38,13 @@ def get_config() -> ConfigDict:
         dict(
             name="tufl",
             unsup_loss="focal",
-            unsup_weight=0.5,
+            unsup_weight=0.08,
             gamma=2.0,
             threshold=0.8,
             class_weights="none",
+            statistics="target",
         )
     )
-    config.evaluate_every = 150
-    config.panels_every = 300
+    config.evaluate_every = 60
+    config.panels_every = 120
     return config

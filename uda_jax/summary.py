@@ -100,11 +100,10 @@ def panel_picture(images: dict, label_space: LabelSpace, title: str) -> np.ndarr
         return heat(value)
 
     count = min(_PANEL_IMAGES, min(len(v) for v in images.values()))
+    # jit returns dictionaries in alphabetical order; people read from source to target.
+    order = sorted(images, key=lambda n: (n[:6] != "source", n[:6] != "target", n))
     rows = [
-        {
-            name.replace("_", " "): picture(name, values, row)
-            for name, values in images.items()
-        }
+        {name.replace("_", " "): picture(name, images[name], row) for name in order}
         for row in range(count)
     ]
     return panel(
@@ -151,7 +150,7 @@ def baseline_of(config: ConfigDict) -> Report | None:
 
 
 def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -> None:
-    """Writes report.json and report.html and prints the table."""
+    """Writes report.json, pictures.png and report.html, and prints the table."""
     space = LABEL_SPACES[config.label_space]
     baseline = baseline_of(config)
     report.save(workdir / "report.json")
@@ -172,6 +171,8 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
             row[name] = predictor(item["image"]).colors
         strips.append(row)
         captions.append(str(item["name"]))
+    picture = panel(strips, legend_of=(space.classes, space.colors), cell_width=320)
+    Image.fromarray(picture).save(workdir / "pictures.png")
     starts = json.loads((workdir / "provenance.json").read_text())
     write_report(
         workdir,

@@ -17,6 +17,10 @@ C = 4
 CASES = {
     "source_only": ("source_only", {}),
     "source_only-ohem": ("source_only", {"source_loss": "ohem"}),
+    "tufl-target_statistics": (
+        "tufl",
+        {"statistics": "target", "class_weights": "none"},
+    ),
     **{
         f"tufl-{name}": ("tufl", {"unsup_loss": name, "class_weights": "none"})
         for name in PAIR_LOSSES + SINGLE_LOSSES

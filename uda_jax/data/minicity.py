@@ -49,7 +49,7 @@ from uda_jax.data.minicity_style import CITIES, City
 from uda_jax.data.minicity_vehicles import draw_vehicle
 from uda_jax.errors import UserError
 
-VERSION = 4  # raise it whenever a drawing changes
+VERSION = 5  # raise it whenever a drawing changes
 
 _TOWNS = ("aldenburg", "brightwater", "norhaven", "pixelstadt", "sunfield")
 _VAL_TOWN = "meridia"

@@ -80,6 +80,7 @@ def tufl(
     class_weights: str | tuple[float, ...] = "middle",
     source_loss: str = "regular",
     heads: str = "deep",
+    statistics: str = "joint",
     color_strength: float = 1.0,
     source_color_strength: float = 1.0,
     rotation: float = 30.0,
@@ -114,6 +115,10 @@ def tufl(
         in both terms.
       source_loss: "regular" or "ohem"; see `supervised_loss`.
       heads: "deep": main and auxiliary heads; "last": the main head, in both terms.
+      statistics: what a BatchNorm that is not frozen normalises by.  "joint": the mean
+        over all views of both domains, as the original's one forward pass does;
+        "target": each view by its own, and the running ones, which the evaluation uses,
+        follow the plain target view.
       color_strength, rotation, shear, scale: of the strong view; see `strong_view`.
       source_color_strength: of the source's colour augmentation; see `source_view`.
 
@@ -134,6 +139,7 @@ def tufl(
     check("threshold_updates", threshold_updates, ("per_head", "per_step"))
     check("source_loss", source_loss, supervised.SOURCE_LOSSES)
     check("heads", heads, supervised.HEADS)
+    check("statistics", statistics, ("joint", "target"))
     _check_range("top_ratio", top_ratio, 0, 1)
     _check_range("fraction", fraction, 0, 1)
     _check_range("momentum", momentum, 0, 1)
@@ -188,6 +194,24 @@ def tufl(
             momentum=keep,
         )
 
+    def see(segmentor, state, views, key):
+        """Predictions [view, B, H, W, C] of all views, and the new statistics."""
+
+        def run(image):
+            rngs = {"dropout": key}
+            return forward(segmentor, state.batch_stats, image, train=True, rngs=rngs)
+
+        if statistics == "target":
+            prediction, batch_stats = jax.vmap(run)(jnp.stack(views))
+            return prediction, jax.tree.map(lambda x: x[1], batch_stats)
+        # Stacked behind the batch axis, each device's shard holds all views of its own
+        # examples; a concatenation would move them between the devices.
+        stacked = jnp.stack(views, axis=1)
+        prediction, batch_stats = run(stacked.reshape(-1, *stacked.shape[2:]))
+        split = lambda x: x.reshape(*stacked.shape[:2], *x.shape[1:])
+        prediction = jax.tree.map(lambda x: jnp.moveaxis(split(x), 1, 0), prediction)
+        return prediction, batch_stats
+
     def loss(params, state, batch, key):
         source_key, strong_key, forward_key = jax.random.split(key, 3)
         source, target = batch["source"], batch["target"]
@@ -214,21 +238,9 @@ def tufl(
             )
             views.append(strong_image)
 
-        # Stacked behind the batch axis, each device's shard holds all views of its own
-        # examples; a concatenation would move them between the devices.
-        stacked = jnp.stack(views, axis=1)
-        prediction, batch_stats = forward(
-            params["segmentor"],
-            state.batch_stats,
-            stacked.reshape(-1, *stacked.shape[2:]),
-            train=True,
-            rngs={"dropout": forward_key},
-        )
+        prediction, batch_stats = see(params["segmentor"], state, views, forward_key)
         # per head: one array for each view
-        per_head = [
-            tuple(jnp.moveaxis(x.reshape(*stacked.shape[:2], *x.shape[1:]), 1, 0))
-            for x in supervised.head_logits(prediction, heads)
-        ]
+        per_head = [tuple(x) for x in supervised.head_logits(prediction, heads)]
         source_term = supervised.supervised_loss(
             tuple(head[0] for head in per_head),
             source["label"],
