@@ -127,6 +127,7 @@ def test_tensorboard_has_the_curves_and_the_panel(whole_run):
     assert tags["panel"] == [STEPS]
 
 
+@pytest.mark.slow  # the killed run below shows the same, and more
 def test_interrupted_and_resumed_is_the_same_run(
     config, whole_run, tmp_path, monkeypatch, capsys
 ):
