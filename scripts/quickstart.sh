@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Draws two small cities, trains on one, adapts to the other, and says what was gained:
 # bash scripts/quickstart.sh
-# About seven minutes on two cores after the installation.  Repeating it goes on where it
+# About five minutes on two cores after the installation.  Repeating it goes on where it
 # was stopped; delete runs/source_only_minicity and runs/tufl_minicity to start anew.
 source "$(dirname "$0")/setup.sh"
 started=$SECONDS

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -122,13 +123,21 @@ def provenance() -> dict[str, Any]:
         text=True,
     )
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
         "commit": git.stdout.strip() or "unknown",
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in LIBRARIES},
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
     }
+
+
+def _program() -> list[str]:
+    """How this process was called, in words that work in any checkout."""
+    path = Path(sys.argv[0])
+    if path.parent.name == "uda_jax":  # python -m uda_jax.main
+        return ["python", "-m", f"uda_jax.{path.stem}"]
+    return [path.name]
 
 
 def write_provenance(workdir: Path) -> None:
