@@ -88,7 +88,7 @@ def compiled(text):
     classes = LABEL_SPACES[config.label_space].num_classes
     method = build(METHODS, "method", config.method, model.forward, classes)
     optimizer, _ = make_optimizer(
-        config.optimizer, config.schedule, steps=config.steps, model=config.model.name
+        config.optimizer, config.schedule, steps=config.steps, model=model
     )
     step = train.make_train_step(
         method, optimizer, accumulate_steps=config.accumulate_steps

@@ -7,8 +7,9 @@ from conftest import ROOT
 
 from uda_jax.errors import UserError
 from uda_jax.models import create_model
-from uda_jax.optimizers import is_head, is_kernel, make_optimizer, poly
+from uda_jax.optimizers import in_segmentor, is_kernel, make_optimizer, poly
 
+MODEL = create_model("bisenet", 13, width=0.125)
 CONSTANT = {"name": "constant"}
 SGD = {"name": "sgd", "momentum": 0.9}
 ADAMW = {"name": "adamw", "beta1": 0.8, "beta2": 0.95, "eps": 1e-3}
@@ -47,7 +48,7 @@ def gradients(step):
 def ours(row, steps=3, schedule=CONSTANT, head_multiplier=1.0):
     row = {"learning_rate": 0.1, "weight_decay": 0.01, **row}
     row["head_multiplier"] = head_multiplier
-    optimizer, _ = make_optimizer(row, schedule, steps=steps, model="bisenet")
+    optimizer, _ = make_optimizer(row, schedule, steps=steps, model=MODEL)
     tree = params()
     state = optimizer.init(tree)
     for step in range(steps):
@@ -107,7 +108,7 @@ def test_head_multiplier_is_a_learning_rate(row):
 def test_groups_of_the_real_network():
     model = create_model("bisenet", 13, width=0.125)
     tree = {"segmentor": jax.eval_shape(model.init, jax.random.key(0))[0]}
-    heads = is_head(tree, "bisenet")["segmentor"]
+    heads = in_segmentor(tree, model.heads)["segmentor"]
     with_heads = {k for k, v in heads.items() if any(jax.tree.leaves(v))}
     assert with_heads == {"ffm", "conv_out", "conv_out16", "conv_out32"} & heads.keys()
     assert {"ffm", "conv_out"} < with_heads
@@ -119,8 +120,8 @@ def test_groups_of_the_real_network():
 
 def test_mistakes():
     row = {"learning_rate": 0.1, "weight_decay": 0.0, "head_multiplier": 1.0}
-    make = lambda row, schedule=CONSTANT, model="bisenet": make_optimizer(
-        row, schedule, steps=2, model=model
+    make = lambda row, schedule=CONSTANT: make_optimizer(
+        row, schedule, steps=2, model=MODEL
     )
     with pytest.raises(UserError, match="must be above 0"):
         make({**row, **SGD, "learning_rate": 0.0})
@@ -130,6 +131,16 @@ def test_mistakes():
         make({**row, "name": "sgd", "momentum": "high"})
     with pytest.raises(UserError, match='"polly" is unknown'):
         make({**row, **SGD}, {"name": "polly"})
-    optimizer, _ = make({**row, **SGD, "head_multiplier": 10.0}, model="unet")
-    with pytest.raises(UserError, match='heads of model "unet"'):
-        optimizer.init(params())
+
+
+def test_frozen_parameters_get_no_step_no_decay_and_no_state():
+    row = {"learning_rate": 0.1, "weight_decay": 0.1, "head_multiplier": 1.0, **SGD}
+    frozen = MODEL._replace(frozen=(r"ffm/",))
+    optimizer, _ = make_optimizer(row, CONSTANT, steps=2, model=frozen)
+    tree = params()
+    state = optimizer.init(tree)
+    whole = make_optimizer(row, CONSTANT, steps=2, model=MODEL)[0].init(tree)
+    assert len(jax.tree.leaves(state)) < len(jax.tree.leaves(whole))
+    updates, _ = optimizer.update(gradients(0), state, tree)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        assert np.any(update != 0) == ("ffm" not in str(path)), path

@@ -265,7 +265,7 @@ def parts_of(config, init_from=""):
     model = make_model(config)
     method = build(METHODS, "method", config.method, model.forward, 13)
     optimizer, _ = make_optimizer(
-        config.optimizer, config.schedule, steps=config.steps, model="bisenet"
+        config.optimizer, config.schedule, steps=config.steps, model=model
     )
     state, origin = train.init_state(model, method, optimizer, 0, init_from)
     return method, optimizer, state, origin

@@ -1,6 +1,5 @@
 """Optimizers and learning-rate schedules, as PyTorch computes them, in optax."""
 
-import re
 from typing import Any
 
 import jax
@@ -8,11 +7,9 @@ import optax
 
 from uda_jax import factories
 from uda_jax.errors import UserError
+from uda_jax.models.model import Model, matches
 
 PyTree = Any
-
-# Parts of a network that its authors train faster than the backbone.
-HEADS = {"bisenet": r"^(ffm|conv_out\w*)/"}
 
 
 def poly(learning_rate, steps, *, power=0.9, warmup_steps=0, warmup_start=1e-5):
@@ -58,7 +55,7 @@ OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
 
 
 def make_optimizer(
-    optimizer: dict, schedule: dict, *, steps: int, model: str
+    optimizer: dict, schedule: dict, *, steps: int, model: Model
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of a config, with the published parameter groups.
 
@@ -72,7 +69,8 @@ def make_optimizer(
         keywords of that entry of OPTIMIZERS.
       schedule: row with name and the keywords of that entry of SCHEDULES.
       steps: length of the run.
-      model: name of the segmentation network, which tells what its heads are.
+      model: the segmentation network, which tells what its heads are and which of its
+        parameters never change.
 
     Returns:
       (gradient transformation for {'segmentor': ...}, schedule of the base rate).
@@ -89,10 +87,21 @@ def make_optimizer(
     parts = [algorithm(decay)]
     if head_multiplier != 1:
         parts.append(
-            optax.masked(optax.scale(head_multiplier), lambda p: is_head(p, model))
+            optax.masked(
+                optax.scale(head_multiplier), lambda p: in_segmentor(p, model.heads)
+            )
         )
     parts.append(optax.scale_by_learning_rate(rate))
-    return optax.chain(*parts), rate
+    chain = optax.chain(*parts)
+    if model.frozen:
+        chain = optax.partition(
+            {"trained": chain, "frozen": optax.set_to_zero()},
+            lambda params: jax.tree.map(
+                lambda frozen: "frozen" if frozen else "trained",
+                in_segmentor(params, *model.frozen),
+            ),
+        )
+    return chain, rate
 
 
 def is_kernel(params: PyTree) -> PyTree:
@@ -100,17 +109,9 @@ def is_kernel(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def is_head(params: PyTree, model: str) -> PyTree:
-    """Tree of booleans: leaves of the segmentor's heads, by name."""
-    if model not in HEADS:
-        raise UserError(
-            f'optimizer.head_multiplier needs to know the heads of model "{model}": '
-            f"use 1.0, or one of {', '.join(HEADS)}."
-        )
-    pattern = re.compile(HEADS[model])
-
-    def one(path, _):
-        part, *names = (key.key for key in path)
-        return part == "segmentor" and bool(pattern.match("/".join(names)))
-
-    return jax.tree_util.tree_map_with_path(one, params)
+def in_segmentor(params: PyTree, *patterns: str) -> PyTree:
+    """Tree of booleans: leaves of 'segmentor' whose path a pattern matches."""
+    return {
+        part: matches(tree, patterns if part == "segmentor" else ())
+        for part, tree in params.items()
+    }

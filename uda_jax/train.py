@@ -195,7 +195,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         METHODS, "method", config.method, model.forward, label_space.num_classes
     )
     optimizer, learning_rate = make_optimizer(
-        config.optimizer, config.schedule, steps=config.steps, model=config.model.name
+        config.optimizer, config.schedule, steps=config.steps, model=model
     )
     source, target, test = benchmarks.open_datasets(config)
     if method_needs_target(config) and target is None:

@@ -59,7 +59,7 @@ def networks():
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         made[form] = (
             model,
-            *convert.from_torch(published_tensors(form), bisenet.TORCH_NAMES, *shapes),
+            *convert.from_torch(published_tensors(form), model.torch.to_flax, *shapes),
         )
     return made
 
@@ -100,8 +100,8 @@ def test_number_of_parameters(networks, form, count):
 
 @pytest.mark.parametrize("form", bisenet.FORMS)
 def test_torch_names_come_back(networks, form):
-    _, params, stats = networks[form]
-    tensors = convert.to_torch(params, stats, bisenet.FLAX_NAMES[form])
+    model, params, stats = networks[form]
+    tensors = convert.to_torch(params, stats, model.torch.to_torch)
     published = {
         k: v
         for k, v in published_tensors(form).items()
@@ -113,13 +113,13 @@ def test_torch_names_come_back(networks, form):
 
 
 def test_conversion_names_both_sides(networks):
-    _, params, stats = networks["tufl"]
+    model, params, stats = networks["tufl"]
     tensors = published_tensors("tufl")
     tensors["cp.extra.weight"] = tensors.pop("sp.conv1.bn.weight")
     tensors["conv_out.conv_out.weight"] = np.zeros((19, 256, 1, 1), np.float32)
     tensors["ffm.conv1.weight"] = tensors["ffm.conv1.weight"].astype(np.float64)
     with pytest.raises(UserError) as error:
-        convert.from_torch(tensors, bisenet.TORCH_NAMES, params, stats)
+        convert.from_torch(tensors, model.torch.to_flax, params, stats)
     for part in (
         "cp.extra.weight",
         "params/sp/conv1/bn/scale",
@@ -221,7 +221,10 @@ def test_rematerialised_block_has_the_same_gradient():
     block = resnet.BasicBlock(8, 2, KIT)
     shapes = jax.eval_shape(block.init, jax.random.key(0), x)
     params, stats = init_from_shapes(
-        jax.random.key(0), shapes["params"], shapes["batch_stats"], lambda *_: 0.1
+        jax.random.key(0),
+        shapes["params"],
+        shapes["batch_stats"],
+        lambda path, *_: ("normal", 0.1) if path.endswith("kernel") else None,
     )
 
     def run(kind):

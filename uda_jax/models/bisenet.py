@@ -9,17 +9,15 @@ Yu et al., BiSeNet: Bilateral Segmentation Network, ECCV 2018, as trained by
     bias; logits by factors of 8 and 16, align_corners=False.
 """
 
-import re
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from uda_jax.errors import UserError, did_you_mean
+from uda_jax.errors import UserError
 from uda_jax.models import resnet
-from uda_jax.models.initialize import init_from_shapes
+from uda_jax.models.initialize import fan_in, fan_out
 from uda_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -27,9 +25,16 @@ from uda_jax.models.layers import (
     resize_bilinear,
     resize_nearest,
 )
-from uda_jax.models.model import Model, Prediction
+from uda_jax.models.model import (
+    Model,
+    Prediction,
+    TorchNames,
+    check_options,
+    linen_model,
+)
 
 FORMS = ("tufl", "ss_ada")
+BACKBONES = ("resnet18",)
 
 # PyTorch's names -> ours and, for each form, back: tables of uda_jax.convert.
 TORCH_NAMES = resnet.TORCH_NAMES
@@ -54,7 +59,7 @@ def bisenet(
 
     Args:
       num_classes: C of the logits.
-      backbone: a key of `resnet.BLOCKS`.
+      backbone: "resnet18", the published one.
       form: "tufl" or "ss_ada"; the module's docstring says what it changes.
       width: factor on every number of channels but the classes'; 1 is the published
         network, 0.5 costs a third of the time and has no published weights.
@@ -71,64 +76,52 @@ def bisenet(
     Raises:
       UserError: a value that is none of those named.
     """
-    for key, value, allowed in (
-        ("backbone", backbone, resnet.BLOCKS),
-        ("form", form, FORMS),
-        ("batch_norm", batch_norm, ("train", "frozen")),
-        ("compute_dtype", compute_dtype, ("float32", "bfloat16")),
-    ):
-        if value not in allowed:
-            raise UserError(
-                f'bisenet has no {key} "{value}"{did_you_mean(str(value), allowed)}: '
-                f"choose one of {', '.join(allowed)}."
-            )
+    check_options(
+        "bisenet",
+        backbone=(backbone, BACKBONES),
+        form=(form, FORMS),
+        batch_norm=(batch_norm, ("train", "frozen")),
+        compute_dtype=(compute_dtype, ("float32", "bfloat16")),
+    )
     if not 0 < width <= 4:
         raise UserError(f"bisenet's width is {width}: choose it above 0 and up to 4.")
-    make = partial(
-        BiSeNet,
-        num_classes=num_classes,
-        blocks=resnet.BLOCKS[backbone],
-        form=form,
-        width=width,
-        aux_heads=aux_heads,
-        dtype=jnp.dtype(compute_dtype),
-        remat=remat,
+
+    def make(train, use_running):
+        del train  # there is no dropout
+        return BiSeNet(
+            num_classes=num_classes,
+            blocks=resnet.BLOCKS[backbone],
+            form=form,
+            width=width,
+            aux_heads=aux_heads,
+            use_running=use_running,
+            dtype=jnp.dtype(compute_dtype),
+            remat=remat,
+        )
+
+    return linen_model(
+        make,
+        initial=_initial,
+        batch_norm=batch_norm,
+        torch=TorchNames(resnet.TORCH_NAMES, FLAX_NAMES[form]),
+        backbone="cp/resnet/",
+        heads=r"(ffm|conv_out\w*)/",
     )
 
-    def init(key: jax.Array) -> tuple[Any, Any]:
-        network = make(use_running=True)
-        image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-        shapes = jax.eval_shape(network.init, key, image)
-        return init_from_shapes(key, shapes["params"], shapes["batch_stats"], _init_std)
 
-    def forward(params, batch_stats, image, *, train, rngs=None):
-        if batch_norm == "frozen" or not train:
-            network = make(use_running=True)
-            variables = {"params": params, "batch_stats": batch_stats}
-            return network.apply(variables, image, rngs=rngs), batch_stats
-        prediction, updates = make(use_running=False).apply(
-            {"params": params, "batch_stats": batch_stats},
-            image,
-            rngs=rngs,
-            mutable=["batch_stats"],
-        )
-        return prediction, updates["batch_stats"]
+def _initial(path, shape, kernel):
+    """Kaiming with a=1 (1/sqrt(fan_in)) as the originals.
 
-    return Model(init, forward)
-
-
-def _init_std(path: str, shape: tuple[int, ...]) -> float:
-    """Standard deviation of a kernel's normal initial values.
-
-    Kaiming with a=1 (1/sqrt(fan_in)) as the originals, and for the backbone from
-    scratch torchvision's kaiming fan_out (sqrt(2/fan_out)).  Deliberate difference: the
-    originals start from ImageNet weights, where TUFL's three shortcut convolutions
-    miss their names and stay at PyTorch's default; here they are like the rest.
+    The backbone from scratch takes torchvision's kaiming fan_out (sqrt(2/fan_out)).
+    Deliberate difference: the originals start from ImageNet weights, where TUFL's three
+    shortcut convolutions miss their names and stay at PyTorch's default; here they are
+    like the rest.
     """
-    size, _, channels_in, channels_out = shape
-    if re.match("cp/resnet/", path):
-        return (2 / (size * size * channels_out)) ** 0.5
-    return (size * size * channels_in) ** -0.5
+    if not path.endswith("/kernel"):
+        return None
+    if path.startswith("cp/resnet/"):
+        return "normal", (2 / fan_out(shape)) ** 0.5
+    return "normal", fan_in(shape) ** -0.5
 
 
 class BiSeNet(nn.Module):

@@ -9,26 +9,59 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def conv(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
 ) -> jax.Array:
-    """Cross-correlation: y[o] = sum_t kernel[t] x[o*stride+t-padding], as Conv2d.
+    """Cross-correlation as Conv2d: y[o] = sum_t kernel[t] x[o*stride + t*dilation - p].
 
     Plain XLA on GPU and TPU.  On a CPU the value is XLA's too, and the gradients are
     computed in forms that are faster there (`convolution_cpu`), equal up to rounding.
 
     Args:
       x: [B, H, W, C_in] floating point.
-      kernel: [K, K, C_in, C_out], x's dtype.
+      kernel: [K, K, C_in / groups, C_out], x's dtype.
       stride: step of the output in both axes.
-      padding: zeros added on each of the four sides.
+      padding: p, zeros added on each of the four sides.
+      dilation: distance of the taps.
+      groups: output channel j sees the input channels of group j // (C_out / groups).
 
     Returns:
-      [B, (H+2*padding-K)//stride+1, likewise W, C_out], x's dtype.
+      [B, (H + 2p - dilation*(K-1) - 1)//stride + 1, likewise W, C_out], x's dtype.
     """
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and dilation == groups == 1:
         return convolution_cpu.conv(x, kernel, stride, padding)
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_LAYOUT
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        feature_group_count=groups,
+        dimension_numbers=_LAYOUT,
+    )
+
+
+def dilated_sum(
+    x: jax.Array, kernels: tuple[jax.Array, ...], dilations: tuple[int, ...]
+) -> jax.Array:
+    """Sum over branches of 3x3 convolutions of one input, padding = dilation.
+
+    Args:
+      x: [B, H, W, C_in] floating point.
+      kernels: one [3, 3, C_in, C_out] for each branch, x's dtype.
+      dilations: one for each branch.
+
+    Returns:
+      [B, H, W, C_out], x's dtype.
+    """
+    return sum(
+        conv(x, kernel, padding=dilation, dilation=dilation)
+        for kernel, dilation in zip(kernels, dilations, strict=True)
     )
 
 

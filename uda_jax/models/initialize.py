@@ -5,47 +5,80 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+# (path with "/" between names, the leaf's shape, shape of the kernel beside it) ->
+# (distribution, its width), or None for 1 ("scale", "var") and 0 ("bias", "mean").
+Shape = tuple[int, ...]
+Rule = Callable[[str, Shape, Shape], tuple[str, float] | None]
+
+DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
+
+
+def fan_in(kernel: Shape) -> int:
+    """Inputs of one output of a kernel [..., C_in / groups, C_out]."""
+    return int(np.prod(kernel[:-1]))
+
+
+def fan_out(kernel: Shape, groups: int = 1) -> int:
+    """k * k * C_out / groups of a kernel [..., C_in / groups, C_out]."""
+    return int(np.prod(kernel[:-2])) * kernel[-1] // groups
 
 
 def init_from_shapes(
-    key: jax.Array,
-    params: Any,
-    batch_stats: Any,
-    kernel_std: Callable[[str, tuple[int, ...]], float],
+    key: jax.Array, params: Any, batch_stats: Any, rule: Rule
 ) -> tuple[Any, Any]:
     """Initial values by the names of the leaves.
 
-    "kernel" is normal with mean 0 and standard deviation `kernel_std(path, shape)`,
-    "scale" and "var" are 1, "bias" and "mean" are 0.
+    "kernel" always follows the rule, every other leaf where the rule names a
+    distribution: "normal" with mean 0 and that standard deviation, "truncated_normal"
+    the same cut at two deviations (of the uncut distribution, as PyTorch's
+    `trunc_normal_` at small widths), "uniform" between -width and width.
 
     Args:
       key: random key; the result depends on it and on the shapes only.
       params, batch_stats: nested dicts with leaves that have a shape.
-      kernel_std: (path of the leaf with "/" between names, shape) -> deviation.
+      rule: see `Rule`.
 
     Returns:
       (params, batch_stats), float32.
     """
     params = flatten_dict(params, sep="/")
     batch_stats = flatten_dict(batch_stats, sep="/")
-    kernels = sorted(path for path in params if path.endswith("/kernel"))
+    drawn = {}
+    for path in sorted(params):
+        beside = path.rpartition("/")[0] + "/kernel"
+        kernel = params[beside].shape if beside in params else ()
+        if found := rule(path, params[path].shape, kernel):
+            drawn[path] = found
 
     def constant(path, leaf):
         ones = path.rsplit("/", 1)[-1] in ("scale", "var")
         return jnp.full(leaf.shape, 1.0 if ones else 0.0, jnp.float32)
 
+    draws = {
+        "normal": jax.random.normal,
+        "truncated_normal": lambda key, shape: jax.random.truncated_normal(
+            key, -2.0, 2.0, shape
+        ),
+        "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1.0),
+    }
+
     @jax.jit  # one compilation for all leaves instead of one for each shape
     def build(key):
-        # One draw for all kernels: fifty generators take long to compile.
-        total = sum(params[path].size for path in kernels)
-        draw, start = jax.random.normal(key, (total,), jnp.float32), 0
         new = {path: constant(path, leaf) for path, leaf in params.items()}
-        for path in kernels:
-            shape, size = params[path].shape, params[path].size
-            values = draw[start : start + size].reshape(shape)
-            new[path] = values * kernel_std(path, shape)
-            start += size
+        for number, kind in enumerate(DISTRIBUTIONS):
+            paths = [path for path in drawn if drawn[path][0] == kind]
+            # One draw for all leaves: fifty generators take long to compile.
+            total = sum(params[path].size for path in paths)
+            own = key if number == 0 else jax.random.fold_in(key, number)
+            draw, start = draws[kind](own, (total,)), 0
+            for path in paths:
+                shape, size = params[path].shape, params[path].size
+                values = draw[start : start + size].reshape(shape)
+                new[path] = values * drawn[path][1]
+                start += size
         stats = {path: constant(path, leaf) for path, leaf in batch_stats.items()}
         return unflatten_dict(new, sep="/"), unflatten_dict(stats, sep="/")
 

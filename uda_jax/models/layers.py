@@ -94,7 +94,10 @@ class Conv(nn.Module):
       features: C_out.
       size: K.
       stride: step in both axes.
-      padding: zeros on each side; None is K // 2, which keeps the size at stride 1.
+      padding: zeros on each side; None is dilation * (K // 2), which keeps the size at
+        stride 1.
+      dilation: distance of the taps.
+      groups: number of groups of channels; the kernel is [K, K, C_in / groups, C_out].
       use_bias: whether there is a bias [C_out].
       dtype: of the computation and of the result; the parameters stay float32.
     """
@@ -103,20 +106,26 @@ class Conv(nn.Module):
     size: int
     stride: int = 1
     padding: int | None = None
+    dilation: int = 1
+    groups: int = 1
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C_in] -> [B, H', W', features]."""
-        shape = (self.size, self.size, x.shape[-1], self.features)
+        shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", nn.initializers.zeros, shape)
-        padding = self.size // 2 if self.padding is None else self.padding
+        padding = self.padding
+        if padding is None:
+            padding = self.dilation * (self.size // 2)
         y = convolution.conv(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             stride=self.stride,
             padding=padding,
+            dilation=self.dilation,
+            groups=self.groups,
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -1,9 +1,14 @@
 """What a segmentation network is to the rest of the library: two pure functions."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+
+from uda_jax.errors import UserError, did_you_mean
+from uda_jax.models.initialize import Rule, init_from_shapes
 
 PyTree = Any
 
@@ -22,6 +27,18 @@ class Prediction(NamedTuple):
     features: PyTree = ()
 
 
+class TorchNames(NamedTuple):
+    """The names of a network's tensors in PyTorch files: tables of uda_jax.convert.
+
+    Attributes:
+      to_flax: (regular expression, replacement) pairs from PyTorch's names to ours.
+      to_torch: and back.
+    """
+
+    to_flax: tuple[tuple[str, str], ...] = ()
+    to_torch: tuple[tuple[str, str], ...] = ()
+
+
 class Model(NamedTuple):
     """A network without state.
 
@@ -29,8 +46,96 @@ class Model(NamedTuple):
       init: key -> (params, batch_stats), two nested dicts of float32 arrays.
       forward: (params, batch_stats, image, *, train, rngs=None) ->
         (Prediction, new batch_stats); image is normalised float32 [B, H, W, 3].  With
-        `train` a BatchNorm that is not frozen uses and updates the batch's statistics.
+        `train` a BatchNorm that is not frozen uses and updates the batch's statistics,
+        and dropout takes its key from rngs["dropout"].
+      torch: names of the same tensors in PyTorch files.
+      backbone: regular expression that matches the paths (with "/") of the parameters
+        which ImageNet weights fill.
+      heads: the same for those that many recipes train ten times as fast.
+      frozen: expressions of parameters that never change: they get no gradient, no
+        weight decay and no momentum.
     """
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
     forward: Callable[..., tuple[Prediction, PyTree]]
+    torch: TorchNames = TorchNames()
+    backbone: str = ""
+    heads: str = ""
+    frozen: tuple[str, ...] = ()
+
+
+def linen_model(
+    make: Callable[..., Any],
+    *,
+    initial: Rule,
+    batch_norm: str,
+    **fields: Any,
+) -> Model:
+    """The pair of pure functions of a linen network.
+
+    Args:
+      make: (*, train, use_running) -> nn.Module that maps an image to a Prediction:
+        whether dropout is on, and whether BatchNorm uses its running statistics.
+      initial: the initial values, see `init_from_shapes`.
+      batch_norm: "train" or "frozen".
+      **fields: of Model: torch, backbone, heads, frozen.
+    """
+
+    def init(key):
+        network = make(train=False, use_running=True)
+        image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+        shapes = jax.eval_shape(network.init, key, image)
+        return init_from_shapes(
+            key, shapes["params"], shapes.get("batch_stats", {}), initial
+        )
+
+    def forward(params, batch_stats, image, *, train, rngs=None):
+        params = stop_gradients(params, fields.get("frozen", ()))
+        variables = {"params": params, "batch_stats": batch_stats}
+        use_running = batch_norm == "frozen" or not train
+        network = make(train=train, use_running=use_running)
+        if use_running:
+            return network.apply(variables, image, rngs=rngs), batch_stats
+        prediction, updates = network.apply(
+            variables, image, rngs=rngs, mutable=["batch_stats"]
+        )
+        return prediction, updates["batch_stats"]
+
+    return Model(init, forward, **fields)
+
+
+def matches(params: PyTree, patterns: tuple[str, ...]) -> PyTree:
+    """Tree of booleans: leaves whose path, "/" between names, one pattern matches."""
+
+    def one(path, _):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return any(re.match(pattern, name) for pattern in patterns)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def stop_gradients(params: PyTree, patterns: tuple[str, ...]) -> PyTree:
+    """The same values; those that a pattern matches pass no gradient."""
+    if not patterns:
+        return params
+    return jax.tree.map(
+        lambda p, stop: jax.lax.stop_gradient(p) if stop else p,
+        params,
+        matches(params, patterns),
+    )
+
+
+def check_options(model: str, **options: tuple[Any, Any]) -> None:
+    """Raises a UserError unless each value is one of those allowed.
+
+    Args:
+      model: the network's name, for the message.
+      **options: option=(value, the allowed values).
+    """
+    for key, (value, allowed) in options.items():
+        if value not in allowed:
+            names = [str(name) for name in allowed]
+            raise UserError(
+                f'{model} has no {key} "{value}"{did_you_mean(str(value), names)}: '
+                f"choose one of {', '.join(names)}."
+            )
