@@ -8,11 +8,11 @@ deviation (n - 1) over them.  Rows of single runs get a bootstrap interval over 
 images, and the paired interval of their difference from the first row.
 """
 
-import re
 import sys
 from pathlib import Path
 
 import numpy as np
+from markers import replace_block
 
 from uda_jax.metrics import Report, bootstrap_difference
 
@@ -59,14 +59,7 @@ def main(arguments: list[str]) -> None:
     for row in rows:
         name, workdirs = row.split("=", 1)
         reports[name] = [Report.load(f"{w}/report.json") for w in workdirs.split(",")]
-    block = f"<!-- {marker} -->\n{table(reports)}\n<!-- /{marker} -->"
-    pattern = rf"<!-- {marker} -->.*?<!-- /{marker} -->"
-    text = DOCUMENT.read_text(encoding="utf-8")
-    if not re.search(pattern, text, re.DOTALL):
-        sys.exit(f"{DOCUMENT} has no <!-- {marker} --> ... <!-- /{marker} -->.")
-    text = re.sub(pattern, lambda _: block, text, flags=re.DOTALL)
-    DOCUMENT.write_text(text, encoding="utf-8")
-    print(block)
+    replace_block(DOCUMENT, marker, table(reports))
 
 
 if __name__ == "__main__":

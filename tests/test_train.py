@@ -96,8 +96,12 @@ def interrupt(monkeypatch, at_step, error=KeyboardInterrupt):
 def test_what_a_run_leaves_behind(whole_run, config):
     assert {p.name for p in whole_run.iterdir()} >= {
         *("config.json", "provenance.json", "metrics.jsonl", "report.json"),
-        *("report.html", "checkpoints", "panels", "tensorboard"),
+        *("report.html", "checkpoints", "panels", "tensorboard", "parameters.txt"),
     }
+    kernels = (whole_run / "parameters.txt").read_text()
+    count = sum(x.size for x in jax.tree.leaves(load_run(whole_run).params))
+    assert "segmentor/cp/resnet/conv1/kernel" in kernels
+    assert f"Total: {count:,}" in kernels
     rows = losses(whole_run)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert rows[0]["optimizer/learning_rate"] == pytest.approx(0.01)

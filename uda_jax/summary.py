@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from clu import parameter_overview
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from PIL import Image
@@ -15,6 +16,7 @@ from uda_jax.benchmarks import get_benchmark, open_dataset
 from uda_jax.data.dataset import Dataset
 from uda_jax.errors import UserError
 from uda_jax.evaluate import evaluate, make_forward
+from uda_jax.files import write_atomically
 from uda_jax.labels import LABEL_SPACES, LabelSpace
 from uda_jax.methods.method import Method
 from uda_jax.metrics import Report
@@ -25,21 +27,22 @@ from uda_jax.report import write_report
 from uda_jax.visualize import colorize, heat, keep, panel
 from uda_jax.writers import read_history
 
+PARAMETERS = "parameters.txt"
 _PANEL_IMAGES = 2
 _STRIPS = 6
 
 
 def header(config: ConfigDict, workdir: Path, state, origin: str, data: str) -> str:
     """What the run is, in a few lines."""
-    count = sum(x.size for x in jax.tree.leaves(state.params))
     device = jax.devices()[0]
     height, width = config.data.crop_size
     model, method = dict(config.model), dict(config.method)
     rows = {
         "run": f"{workdir} (benchmark {config.benchmark}, seed {config.seed})",
         "method": _options(method),
-        "network": f"{_options(model)}, {count:,} parameters, "
-        f"BatchNorm {config.batch_norm}, {config.compute_dtype}",
+        "network": f"{_options(model)}, BatchNorm {config.batch_norm}, "
+        f"{config.compute_dtype}",
+        "parameters": f"{_sizes(state.params)}; all in {PARAMETERS}",
         "weights": origin,
         "images": f"{data}; crops {height} x {width}, batch {config.batch_size}",
         "optimizer": f"{_options(dict(config.optimizer))}; "
@@ -47,7 +50,25 @@ def header(config: ConfigDict, workdir: Path, state, origin: str, data: str) -> 
         "devices": f"{jax.device_count()} x {device.device_kind} in "
         f"{jax.process_count()} process(es)",
     }
-    return "\n".join(f"{name:10s}{text}" for name, text in rows.items())
+    return "\n".join(f"{name:12s}{text}" for name, text in rows.items())
+
+
+def _sizes(params: dict) -> str:
+    """'13,390,080 (cp 12,009,536, sp ...)': numbers in all and in each part."""
+    count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+    parts = {
+        **params["segmentor"],
+        **{k: params[k] for k in params if k != "segmentor"},
+    }
+    parts = ", ".join(f"{name} {count(tree):,}" for name, tree in parts.items())
+    return f"{count(params):,} ({parts})"
+
+
+def write_parameters(workdir: Path, params: dict, writer) -> None:
+    """The table of all parameters before the first step: a file, and TensorBoard's."""
+    table = parameter_overview.get_parameter_overview(jax.device_get(params))
+    write_atomically(workdir / PARAMETERS, table + "\n")
+    writer.write_texts(0, {"parameters": f"```\n{table}\n```"})
 
 
 def _options(row: dict) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -136,44 +135,6 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
 
 
-class _Log:
-    """Metrics of the steps since the last log, still on the device."""
-
-    def __init__(self):
-        self._rows, self._names = [], []
-
-    def add(self, metrics: dict, names: dict) -> None:
-        self._rows.append(metrics)
-        self._names.append(names)
-
-    def flush(self, last_step: int) -> dict[str, float]:
-        """Means over the steps since the last flush.
-
-        Raises:
-          UserError: a metric of one of them is not finite.
-        """
-        rows = jax.device_get(self._rows)
-        names, self._rows, self._names = self._names, [], []
-        for index, row in enumerate(rows):
-            bad = [k for k, v in row.items() if not np.isfinite(v)]
-            if bad:
-                step = last_step - len(rows) + 1 + index
-                terms = ", ".join(
-                    f"{k}={float(v):.4g}"
-                    for k, v in row.items()
-                    if k in bad or k.startswith("loss/")
-                )
-                images = "; ".join(
-                    f"{d}: {', '.join(n)}" for d, n in names[index].items()
-                )
-                raise UserError(
-                    f"step {step} is not finite ({terms}) on the images {images}: "
-                    "lower optimizer.learning_rate or look at these images; the last "
-                    "checkpoint is from before."
-                )
-        return {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
-
-
 def fit(config: ConfigDict, workdir: str | Path) -> Report:
     """Trains what `config` describes in `workdir`, or goes on with it.
 
@@ -231,12 +192,14 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     if start:
         state = checkpoints.restore(start, state)
     live = writers.Live(config.steps, start, config.batch_size)
+    writer = writers.make_writer(workdir, start_step=start)
     if parallel.is_main():
         runs.write_provenance(workdir)
+        if not start:
+            summary.write_parameters(workdir, state.params, writer)
         origin = f"goes on from step {start}" if start else origin
         data = f"{len(source)} source, {len(target or ())} target, {len(test)} test"
         live.say(summary.header(config, workdir, state, origin, data))
-    writer = writers.make_writer(workdir, start_step=start)
     train_step = make_train_step(
         method,
         optimizer,
@@ -244,7 +207,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         sharding=state.step.sharding,
     )
     look = summary.make_panels(method, label_space, mesh)
-    log, report = _Log(), None
+    log, report = writers.MetricLog(), None
 
     def assess(step: int) -> Report:
         return summary.assess(config, model, state, test, mesh, step)

@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.parallel import is_main
 
@@ -131,6 +132,44 @@ def make_writer(workdir: Path, *, start_step: int) -> metric_writers.MetricWrite
         JsonlWriter(path),
     ]
     return metric_writers.AsyncMultiWriter(sinks)
+
+
+class MetricLog:
+    """Metrics of the steps since the last log, still on the device."""
+
+    def __init__(self):
+        self._rows, self._names = [], []
+
+    def add(self, metrics: dict, names: dict) -> None:
+        self._rows.append(metrics)
+        self._names.append(names)
+
+    def flush(self, last_step: int) -> dict[str, float]:
+        """Means over the steps since the last flush.
+
+        Raises:
+          UserError: a metric of one of them is not finite.
+        """
+        rows = jax.device_get(self._rows)
+        names, self._rows, self._names = self._names, [], []
+        for index, row in enumerate(rows):
+            bad = [k for k, v in row.items() if not np.isfinite(v)]
+            if bad:
+                step = last_step - len(rows) + 1 + index
+                terms = ", ".join(
+                    f"{k}={float(v):.4g}"
+                    for k, v in row.items()
+                    if k in bad or k.startswith("loss/")
+                )
+                images = "; ".join(
+                    f"{d}: {', '.join(n)}" for d, n in names[index].items()
+                )
+                raise UserError(
+                    f"step {step} is not finite ({terms}) on the images {images}: "
+                    "lower optimizer.learning_rate or look at these images; the last "
+                    "checkpoint is from before."
+                )
+        return {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
 
 
 def read_history(workdir: Path) -> list[dict]:

@@ -1,6 +1,7 @@
 """Initial parameters from shapes alone, without compiling the network."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 Shape = tuple[int, ...]
 Rule = Callable[[str, Shape, Shape], tuple[str, float] | None]
 
-DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
+DISTRIBUTIONS = {
+    "normal": jax.random.normal,
+    "truncated_normal": partial(jax.random.truncated_normal, lower=-2.0, upper=2.0),
+    "uniform": partial(jax.random.uniform, minval=-1.0, maxval=1.0),
+}
 
 
 def fan_in(kernel: Shape) -> int:
@@ -53,33 +58,26 @@ def init_from_shapes(
         if found := rule(path, params[path].shape, kernel):
             drawn[path] = found
 
-    def constant(path, leaf):
-        ones = path.rsplit("/", 1)[-1] in ("scale", "var")
-        return jnp.full(leaf.shape, 1.0 if ones else 0.0, jnp.float32)
+    new = {path: _constant(path, leaf) for path, leaf in params.items()}
+    for number, (kind, draw) in enumerate(DISTRIBUTIONS.items()):
+        paths = [path for path in drawn if drawn[path][0] == kind]
+        if not paths:
+            continue
+        # One draw for all leaves: fifty generators take long to compile.
+        own = key if number == 0 else jax.random.fold_in(key, number)
+        values = draw(own, shape=(sum(params[path].size for path in paths),))
+        # Cut up by numpy, which compiles nothing; `eval_shape` only has a tracer.
+        numpy = jnp if isinstance(values, jax.core.Tracer) else np
+        values, start = numpy.asarray(values), 0
+        for path in paths:
+            shape, size = params[path].shape, params[path].size
+            part = values[start : start + size].reshape(shape)
+            new[path] = jnp.asarray(part * np.float32(drawn[path][1]))
+            start += size
+    stats = {path: _constant(path, leaf) for path, leaf in batch_stats.items()}
+    return unflatten_dict(new, sep="/"), unflatten_dict(stats, sep="/")
 
-    draws = {
-        "normal": jax.random.normal,
-        "truncated_normal": lambda key, shape: jax.random.truncated_normal(
-            key, -2.0, 2.0, shape
-        ),
-        "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1.0),
-    }
 
-    @jax.jit  # one compilation for all leaves instead of one for each shape
-    def build(key):
-        new = {path: constant(path, leaf) for path, leaf in params.items()}
-        for number, kind in enumerate(DISTRIBUTIONS):
-            paths = [path for path in drawn if drawn[path][0] == kind]
-            # One draw for all leaves: fifty generators take long to compile.
-            total = sum(params[path].size for path in paths)
-            own = key if number == 0 else jax.random.fold_in(key, number)
-            draw, start = draws[kind](own, (total,)), 0
-            for path in paths:
-                shape, size = params[path].shape, params[path].size
-                values = draw[start : start + size].reshape(shape)
-                new[path] = values * drawn[path][1]
-                start += size
-        stats = {path: constant(path, leaf) for path, leaf in batch_stats.items()}
-        return unflatten_dict(new, sep="/"), unflatten_dict(stats, sep="/")
-
-    return build(key)
+def _constant(path, leaf):
+    ones = path.rsplit("/", 1)[-1] in ("scale", "var")
+    return jnp.asarray(np.full(leaf.shape, 1.0 if ones else 0.0, np.float32))
