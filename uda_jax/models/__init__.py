@@ -1,12 +1,17 @@
 """Segmentation networks: `create_model("bisenet", 13)`."""
 
 from uda_jax.factories import build
-from uda_jax.models import bisenet
+from uda_jax.models import bisenet, daformer, deeplabv2, segformer
 from uda_jax.models.model import Model, Prediction
 
 __all__ = ["MODELS", "Model", "Prediction", "create_model"]
 
-MODELS = {"bisenet": bisenet.bisenet}
+MODELS = {
+    "bisenet": bisenet.bisenet,
+    "deeplabv2": deeplabv2.deeplabv2,
+    "daformer": daformer.daformer,
+    "segformer": segformer.segformer,
+}
 
 
 def create_model(

@@ -235,7 +235,7 @@ class ContextPath(nn.Module):
     def __call__(self, x):
         """[B, H, W, 3] -> features of 128 channels at strides 8 and 16."""
         kit = self.kit
-        f8, f16, f32 = resnet.ResNet(self.blocks, kit, self.remat, name="resnet")(x)
+        _, f8, f16, f32 = resnet.ResNet(self.blocks, kit, self.remat, name="resnet")(x)
         mean = jnp.mean(f32, axis=(1, 2), keepdims=True)
         mean = ConvNorm(kit, 128, 1, name="conv_avg")(mean)
 

@@ -2,6 +2,7 @@
 
 import jax
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from uda_jax.models import convolution_cpu
 
@@ -19,8 +20,9 @@ def conv(
 ) -> jax.Array:
     """Cross-correlation as Conv2d: y[o] = sum_t kernel[t] x[o*stride + t*dilation - p].
 
-    Plain XLA on GPU and TPU.  On a CPU the value is XLA's too, and the gradients are
-    computed in forms that are faster there (`convolution_cpu`), equal up to rounding.
+    Plain XLA on GPU and TPU.  On a CPU dense and depthwise convolutions and their
+    gradients take forms that are faster there (`convolution_cpu`), equal up to
+    rounding.
 
     Args:
       x: [B, H, W, C_in] floating point.
@@ -33,8 +35,11 @@ def conv(
     Returns:
       [B, (H + 2p - dilation*(K-1) - 1)//stride + 1, likewise W, C_out], x's dtype.
     """
-    if jax.default_backend() == "cpu" and dilation == groups == 1:
-        return convolution_cpu.conv(x, kernel, stride, padding)
+    if jax.default_backend() == "cpu":
+        if groups == 1:
+            return convolution_cpu.conv(x, kernel, stride, padding, dilation)
+        if groups == x.shape[-1] == kernel.shape[-1] and stride == 1:
+            return convolution_cpu.depthwise_conv(x, kernel, padding, dilation)
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -59,13 +64,15 @@ def dilated_sum(
     Returns:
       [B, H, W, C_out], x's dtype.
     """
+    if jax.default_backend() == "cpu":
+        return convolution_cpu.dilated_sum(x, kernels, dilations)
     return sum(
         conv(x, kernel, padding=dilation, dilation=dilation)
         for kernel, dilation in zip(kernels, dilations, strict=True)
     )
 
 
-def max_pool_3x3_stride2(x: jax.Array) -> jax.Array:
+def max_pool_3x3_stride2(x: jax.Array, *, ceil_mode: bool = False) -> jax.Array:
     """The largest of each 3x3 window at stride 2 with one ring of padding (ResNet's).
 
     The gradient goes to the first largest value of a window in row-major order, as in
@@ -73,26 +80,33 @@ def max_pool_3x3_stride2(x: jax.Array) -> jax.Array:
 
     Args:
       x: [B, H, W, C] floating point.
+      ceil_mode: an even size gets one more window, which sees the last row alone.
 
     Returns:
-      [B, (H-1)//2+1, (W-1)//2+1, C], x's dtype.
+      [B, (H-1)//2+1, (W-1)//2+1, C], with ceil_mode [B, H//2+1, W//2+1, C]; x's dtype.
     """
+    after = 2 if ceil_mode else 1
     if jax.default_backend() == "cpu":
-        return convolution_cpu.max_pool_3x3_stride2(x)
+        return convolution_cpu.max_pool_3x3_stride2(x, after)
     return lax.reduce_window(
         x,
         -float("inf"),
         lax.max,
         (1, 3, 3, 1),
         (1, 2, 2, 1),
-        ((0, 0), (1, 1), (1, 1), (0, 0)),
+        ((0, 0), (1, after), (1, after), (0, 0)),
     )
 
 
 def fusion_barrier(x: jax.Array) -> jax.Array:
-    """x itself; on a CPU XLA does not fuse through it.
+    """x itself; on a CPU XLA does not fuse through it, forward and backward.
 
-    XLA's CPU compiler pulls cheap producers into the convolutions' gradients and
-    computes them again for every use; a barrier between residual blocks stops that.
+    XLA's CPU compiler fuses a sum into all that reads it, so that block n of a residual
+    network adds up the n blocks before it anew; DeepLabV2-R101's step took a fifth
+    longer.  `lax.optimization_barrier` is gone before XLA fuses; a call that it may not
+    inline stays, and copies nothing.
     """
-    return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
+    if jax.default_backend() != "cpu":
+        return x
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(lax.optimization_barrier)(x)
