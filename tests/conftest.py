@@ -72,8 +72,17 @@ def shrink(config: ConfigDict, steps=4) -> ConfigDict:
     return config
 
 
-TUFL = {"name": "tufl", "unsup_loss": "adaptive_focal", "class_weights": "none"}
-SOURCE_ONLY = {"name": "source_only", "class_weights": "none"}
+SOURCE_ONLY = {"name": "source_only", "class_weights": "none", "heads": "last"}
+TUFL = {**SOURCE_ONLY, "name": "tufl", "unsup_loss": "adaptive_focal"}
+# The network with BatchNorm that compiles fastest.
+NETWORK = {
+    "name": "deeplabv2",
+    "backbone": "resnet18",
+    "multi_level": False,
+    "affine": "trained",
+    "input_form": "imagenet",
+    "width": 0.125,
+}
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +95,9 @@ def tiny(minicity, compilation_cache):
     """tiny(method) -> a config of a few small steps on the minicity of this session."""
 
     def make(method=SOURCE_ONLY, **fields) -> ConfigDict:
-        config = shrink(base_config("minicity"))
+        config = base_config("minicity")
+        config.model = ConfigDict(NETWORK)
+        shrink(config)
         config.source.root = str(minicity / "source")
         config.target.root = config.test.root = str(minicity / "target")
         config.method = ConfigDict(dict(method))

@@ -72,7 +72,7 @@ OPTIONS = {
     "mode": ("--mode=test", "mode", "train", "evaluate"),
     "method": ("--config.method.name=tuffl", '"tuffl" is unknown', 'mean "tufl"'),
     "method value": ("--config.method.class_weights=big", '"big"'),
-    "model": ("--config.model.name=bisenett", 'did you mean "bisenet"'),
+    "model": ("--config.model.name=deeplab2", 'did you mean "deeplabv2"'),
     "width": ("--config.model.width=0.0", "width"),
     "batch": ("--config.accumulate_steps=3", "batch_size=4", "multiple of 3"),
     "reader": ("--config.source.reader=cityscape", 'did you mean "cityscapes"'),

@@ -8,7 +8,7 @@ import pytest
 from conftest import SOURCE_ONLY, TUFL, start, write_config
 from tensorboardX.proto import event_pb2
 
-from uda_jax import summary, train
+from uda_jax import convert, summary, torch_files, train
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.errors import UserError
 from uda_jax.factories import build
@@ -100,7 +100,7 @@ def test_what_a_run_leaves_behind(whole_run, config):
     }
     kernels = (whole_run / "parameters.txt").read_text()
     count = sum(x.size for x in jax.tree.leaves(load_run(whole_run).params))
-    assert "segmentor/cp/resnet/conv1/kernel" in kernels
+    assert "segmentor/backbone/conv1/kernel" in kernels
     assert f"Total: {count:,}" in kernels
     rows = losses(whole_run)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
@@ -109,7 +109,7 @@ def test_what_a_run_leaves_behind(whole_run, config):
     assert (whole_run / f"panels/{STEPS:07d}.png").stat().st_size > 1000
     report = Report.load(whole_run / "report.json")
     assert report.num_images == 3
-    assert report.provenance["network"] == "bisenet"
+    assert report.provenance["network"] == "deeplabv2"
     assert report.provenance["step"] == STEPS
     assert "tufl on minicity" in (whole_run / "report.html").read_text()
     run = load_run(whole_run)
@@ -237,7 +237,7 @@ def test_init_from_says_what_was_loaded(
     with pytest.raises(KeyboardInterrupt):
         train.fit(config, tmp_path / "run")
     out = capsys.readouterr().out
-    assert f"from {whole_run}, step {STEPS}" in out and "213,280" in out
+    assert f"from {whole_run}, step {STEPS}" in out and "207,916" in out
 
 
 def test_init_from_is_what_the_steps_start_from(config, whole_run):
@@ -251,9 +251,9 @@ def test_init_from_is_what_the_steps_start_from(config, whole_run):
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("label_space", "cityscapes19", r"number of classes.*\[1, 1, 32, 13\] there"),
+        ("label_space", "cityscapes19", r"number of classes.*\[3, 3, 64, 13\] there"),
         ("model.width", 0.25, "of another network or another number of classes"),
-        ("model.form", "ss_ada", "of another network: it lacks"),
+        ("model.form", "mmseg", "of another network: it lacks"),
     ],
 )
 def test_init_from_another_network(config, whole_run, tmp_path, field, value, words):
@@ -263,6 +263,28 @@ def test_init_from_another_network(config, whole_run, tmp_path, field, value, wo
     with pytest.raises(UserError, match=words):
         train.fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_training_starts_from_a_file_of_pytorch(config, tmp_path, capsys):
+    model = make_model(config)
+    params, stats = model.init(jax.random.key(5))
+    tensors = convert.to_torch(params, stats, model.torch.to_torch)
+    heads = [name for name in tensors if "conv2d_list" in name]
+    tensors |= {name: tensors[name][:7] for name in heads}  # seven classes
+    path = torch_files.write(tmp_path / "other.pth", tensors)
+    config = config.copy_and_resolve_references()
+    config.steps, config.init_from = 1, str(path)
+    with pytest.raises(UserError, match="another number of classes"):
+        train.fit(config, tmp_path / "run")
+    config.init_new_heads = True
+    train.fit(config, tmp_path / "run")
+    out = capsys.readouterr().out
+    assert f"{len(tensors) - len(heads)} arrays of {len(tensors)} (" in out
+    assert f"initial values: {len(heads)} (params/head/branch_0/bias, " in out
+    assert (tmp_path / "run" / "report.html").exists()
+    config.init_from = ""
+    with pytest.raises(UserError, match="init_from is empty"):
+        train.fit(config, tmp_path / "other")
 
 
 def parts_of(config, init_from=""):

@@ -152,6 +152,7 @@ def base_config(name: str) -> ConfigDict:
             "steps": 2_000,
             "batch_size": 2,
             "init_from": "",
+            "init_new_heads": False,
             "source": dict(benchmark.source),
             "target": dict(benchmark.target),
             "test": dict(benchmark.test),

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from uda_jax.benchmarks import get_benchmark
-from uda_jax.checkpoints import Checkpoints, check_same_leaves
+from uda_jax.checkpoints import Checkpoints
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.inference import inference_options, pair
@@ -50,6 +51,11 @@ def check_config(config: ConfigDict) -> None:
                        ("checkpoint_every", 0)):  # fmt: skip
         if config[key] < least:
             raise UserError(f"{key}={config[key]} is too small: give {least} or more.")
+    if config.init_new_heads and not config.init_from:
+        raise UserError(
+            "init_new_heads=True says which part of init_from to take, and init_from "
+            "is empty: give a file or a workdir, or leave it out."
+        )
     space = get_label_space(config.label_space)
     space.train_ids(get_benchmark(config.benchmark).classes)
     look = config.evaluation
@@ -196,36 +202,35 @@ def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
 
 
 def load_weights(
-    init_from: str, params: PyTree, batch_stats: PyTree
+    init_from: str, params: PyTree, batch_stats: PyTree, *, new_heads: bool = False
 ) -> tuple[PyTree, PyTree, str]:
-    """Weights of another run for a network with these shapes.
+    """Weights of another run or of a file for a network with these shapes.
 
     Args:
-      init_from: workdir of the other run; its latest checkpoint is taken.
-      params, batch_stats: the new network's own, for names and shapes.
+      init_from: workdir of the other run, whose latest checkpoint is taken; a converted
+        file; or a file of PyTorch's of a known kind, of a self-training checkpoint the
+        student.
+      params, batch_stats: the new network's own.
+      new_heads: leaves outside of the backbone that the file lacks, or has in another
+        shape, keep the values that they have in `params`.
 
     Returns:
-      (params, batch_stats, one line that says what was loaded).
+      (params, batch_stats, one line that says what was loaded and what stayed).
 
     Raises:
-      UserError: a name or shape differs (another network, another class count).
+      UserError: nothing that can be read is there, or a name or shape differs (another
+        network, another class count).
     """
-    if not (Path(init_from) / "config.json").is_file():
+    # It reads workdirs by this module.
+    from uda_jax.weights import fit_like
+
+    path = Path(init_from)
+    if not path.is_file() and not (path / "config.json").is_file():
         raise UserError(
-            f"init_from={init_from} is not the workdir of a run (it has no "
-            "config.json): train that run first, or give another one's --workdir."
+            f"init_from={init_from} is neither a file nor the workdir of a run (it has "
+            "no config.json): give a run's --workdir, a converted file or a checkpoint "
+            "of PyTorch's."
         )
-    run = load_run(init_from)
-    table = lambda tree: {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape, str(x.dtype))
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    given = {"params": run.params, "batch_stats": run.batch_stats}
-    own = {"params": params, "batch_stats": batch_stats}
-    check_same_leaves(table(own), table(given), f"init_from={init_from}")
-    count = sum(x.size for x in jax.tree.leaves(given))
-    line = (
-        f"{len(jax.tree.leaves(given))} arrays ({count:,} numbers) from {init_from}, "
-        f"step {run.step}"
-    )
-    return run.params, run.batch_stats, line
+    params, batch_stats, line = fit_like(path, params, batch_stats, new_heads=new_heads)
+    # Arrays of jax's own: a train step takes the memory of those that it is given.
+    return *jax.tree.map(jnp.array, (params, batch_stats)), line

@@ -178,9 +178,9 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
     # One process works here alone, so it needs arrays of its own.
     params, batch_stats = to_host((state.params["segmentor"], state.batch_stats))
     predictors = {}
-    if config.init_from:
+    if config.init_from and Path(config.init_from).is_dir():
         predictors["before"] = Predictor.from_workdir(config.init_from)
-    predictors["after" if config.init_from else "prediction"] = Predictor(
+    predictors["after" if predictors else "prediction"] = Predictor(
         make_forward(model, params, batch_stats), space, **config.evaluation.to_dict()
     )
     chosen = np.linspace(0, len(test) - 1, min(_STRIPS, len(test))).astype(int)
@@ -234,10 +234,10 @@ def evaluate_run(config: ConfigDict, workdir: Path, checkpoint: str) -> Report:
 
     Raises:
       UserError: the workdir is of a config that differs in more than `evaluation`,
-        `test` and `init_from`.
+        `test`, `init_from` and `init_new_heads`.
     """
     run = runs.load_run(workdir, checkpoint)
-    free = ("evaluation", "test", "init_from")
+    free = ("evaluation", "test", "init_from", "init_new_heads")
     kept = lambda c: {k: v for k, v in json.loads(c.to_json()).items() if k not in free}
     differing = runs.differences(kept(run.config), kept(config))
     if differing:

@@ -47,6 +47,7 @@ def init_state(
     optimizer: optax.GradientTransformation,
     seed: int,
     init_from: str = "",
+    init_new_heads: bool = False,
 ) -> tuple[TrainState, str]:
     """The state before the first step, and one line on where its weights come from."""
     key = jax.random.key(seed)
@@ -55,7 +56,7 @@ def init_state(
     origin = f"random, seed {seed}"
     if init_from:
         segmentor, batch_stats, origin = runs.load_weights(
-            init_from, segmentor, batch_stats
+            init_from, segmentor, batch_stats, new_heads=init_new_heads
         )
     extra, memory = method.init(method_key)
     params = {"segmentor": segmentor, **extra}
@@ -181,7 +182,9 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     open_batches(0).close()
     for dataset in filter(None, (source, target, test)):
         dataset[0]
-    state, origin = init_state(model, method, optimizer, config.seed, config.init_from)
+    state, origin = init_state(
+        model, method, optimizer, config.seed, config.init_from, config.init_new_heads
+    )
     state = parallel.replicate(state, mesh)
 
     if parallel.is_main():
