@@ -2,15 +2,17 @@ import subprocess
 import sys
 import types
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
-from uda_jax import predict
+from uda_jax import convert, load_model, predict, torch_files
 from uda_jax.errors import UserError
 from uda_jax.labels import LABEL_SPACES
+from uda_jax.models import create_model
 from uda_jax.models.model import Model, Prediction
 from uda_jax.predict import Predictor
 
@@ -140,6 +142,24 @@ def test_command_writes_three_files_per_photograph(
     assert len(list(out.iterdir())) == 6
     assert Image.open(out / "night_overlay.png").size == (9, 7)
     assert "2 images segmented" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("label_space", ["", "crosscity13"])
+def test_weights_from_a_file(photo, tmp_path, label_space):
+    model = create_model("bisenet", 13, width=0.125)
+    tensors = convert.to_torch(*model.init(jax.random.key(0)), model.torch.to_torch)
+    path = torch_files.write(tmp_path / "tufl.pth", tensors)
+    arguments = ["--weights", str(path), "--input", str(photo)]
+    arguments += ["--output", str(tmp_path / "out")]
+    if not label_space:
+        with pytest.raises(UserError, match="say what its 13 classes are"):
+            predict.main(arguments)
+        return
+    predict.main([*arguments, "--label_space", label_space])
+    ids = np.asarray(Image.open(tmp_path / "out/street_ids.png"))
+    image = np.asarray(Image.open(photo).convert("RGB"))
+    logits = load_model(path)(image[None]).logits[0]
+    np.testing.assert_array_equal(ids, np.argmax(logits, -1))
 
 
 def test_bad_input_is_said_before_anything_is_loaded(photo, tmp_path):

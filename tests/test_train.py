@@ -202,6 +202,20 @@ def test_evaluates_a_finished_run_again(config, whole_run, capsys):
         summary.evaluate_run(changed, whole_run, "latest")
 
 
+def test_scores_weights_that_no_run_trained(config, whole_run, tmp_path, capsys):
+    config = config.copy_and_resolve_references()
+    config.init_from = str(whole_run)
+    report = summary.evaluate_run(config, tmp_path / "new", "latest")
+    assert report.miou == Report.load(whole_run / "report.json").miou
+    assert [p.name for p in (tmp_path / "new").glob("*.json")] == [
+        "evaluate_init_from.json"
+    ]
+    assert str(whole_run) in capsys.readouterr().out
+    config.init_new_heads = True
+    with pytest.raises(UserError, match="leaves heads untrained"):
+        summary.evaluate_run(config, tmp_path / "other", "latest")
+
+
 def test_non_finite_loss_stops(config, tmp_path, monkeypatch):
     config = config.copy_and_resolve_references()
     config.log_every = 20

@@ -1,6 +1,7 @@
 r"""Predictions for photographs: class ids, colours and overlays at their own size.
 
     python -m uda_jax.predict --workdir runs/tufl_rio --input photo.jpg --output out/
+    python -m uda_jax.predict --weights net.safetensors --input photo.jpg --output out
 
 or, in Python:
 
@@ -20,7 +21,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -29,10 +30,9 @@ from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
 from uda_jax.files import write_atomically
 from uda_jax.inference import inference_options, pair, probabilities
-from uda_jax.labels import LabelSpace
+from uda_jax.labels import LabelSpace, get_label_space
+from uda_jax.photos import find_photos, read_photo
 from uda_jax.visualize import colorize, heat, overlay
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,6 +158,33 @@ class Predictor:
             del evaluation["window"], evaluation["stride"]
         return cls(forward, run.label_space, **(evaluation | options))
 
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike, label_space: str = "", **options
+    ) -> "Predictor":
+        """Loads a converted file, or a file of PyTorch's that needs no options.
+
+        Args:
+          path: see `uda_jax.load_model`.
+          label_space: key of LABEL_SPACES, what the classes are; needed where the file
+            does not say it.
+          **options: see `Predictor`.
+
+        Raises:
+          UserError: see `uda_jax.load_model`; or nobody said what the classes are.
+        """
+        from uda_jax.loaded_model import load_model
+
+        loaded = load_model(path)
+        space = get_label_space(label_space) if label_space else loaded.label_space
+        if space is None:
+            raise UserError(
+                f"{path} does not say what its {loaded.num_classes} classes are: give "
+                "--label_space, such as cityscapes19."
+            )
+        forward = make_forward(loaded.model, loaded.params, loaded.batch_stats)
+        return cls(forward, space, **options)
+
     def __call__(self, photo: str | os.PathLike | np.ndarray) -> Result:
         """Segments one photograph.
 
@@ -187,70 +214,25 @@ class Predictor:
         )
 
 
-def read_photo(path: str | os.PathLike) -> np.ndarray:
-    """uint8 [H, W, 3] RGB of an image file, upright as its EXIF orientation says.
-
-    Raises:
-      UserError: the file is missing or cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: give an image or a folder.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(
-            f"{path} cannot be read as an image ({error}): give one of the formats "
-            f"{', '.join(IMAGE_SUFFIXES)}."
-        ) from error
-
-
-def find_photos(path: str | os.PathLike) -> list[Path]:
-    """The image file `path`, or the image files of the folder `path`, sorted.
-
-    Raises:
-      UserError: nothing there, or two files whose results would have one name.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        if not path.exists():
-            raise UserError(f"{path} does not exist: give an image or a folder.")
-        return [path]
-    photos = sorted(
-        p
-        for p in path.iterdir()
-        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-    )
-    if not photos:
-        raise UserError(
-            f"{path} holds no image: give a folder with files that end in "
-            f"{', '.join(IMAGE_SUFFIXES)}."
-        )
-    first: dict[str, Path] = {}
-    for photo in photos:
-        other = first.setdefault(photo.stem, photo)
-        if other != photo:
-            raise UserError(
-                f"{other} and {photo} would both be written as {photo.stem}_ids.png: "
-                "rename one of them."
-            )
-    return photos
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m uda_jax.predict",
-        description="Segments photographs with a trained run: class ids, colours and "
-        "an overlay for each, at its own size.",
+        description="Segments photographs with a trained network: class ids, "
+        "colours and an overlay for each, at its own size.",
     )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--workdir", help="folder of a run")
+    network.add_argument("--weights", help="converted file (.safetensors), or .pth")
     parser.add_argument("--input", required=True, help="a photograph or a folder")
     parser.add_argument("--output", required=True, help="folder for the results")
     parser.add_argument(
         "--checkpoint",
         choices=("latest", "best"),
         default="latest",
-        help="which weights (default: %(default)s)",
+        help="which weights of the run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--label_space", default="", help="classes of --weights, if it does not say"
     )
     parser.add_argument(
         "--debug", action="store_true", help="show tracebacks of mistakes"
@@ -262,7 +244,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file: give a folder.")
     read_photo(photos[0])
-    predictor = Predictor.from_workdir(arguments.workdir, arguments.checkpoint)
+    if arguments.weights:
+        predictor = Predictor.from_file(arguments.weights, arguments.label_space)
+    else:
+        predictor = Predictor.from_workdir(arguments.workdir, arguments.checkpoint)
     console = Console(stderr=True)
     for photo in track(photos, "segmenting", console=console, transient=True):
         predictor(photo).save(output)

@@ -230,12 +230,15 @@ def evaluate_run(config: ConfigDict, workdir: Path, checkpoint: str) -> Report:
     """`--mode=evaluate`: scores a checkpoint again, as this config's evaluation says.
 
     Prints the table and writes workdir/evaluate_<checkpoint>.json; nothing else of the
-    run is touched.
+    run is touched.  Where `workdir` is no run yet and the config has `init_from`, those
+    weights are scored as they are, into workdir/evaluate_init_from.json.
 
     Raises:
       UserError: the workdir is of a config that differs in more than `evaluation`,
         `test`, `init_from` and `init_new_heads`.
     """
+    if config.init_from and not workdir.exists():
+        return _evaluate_init_from(config, workdir)
     run = runs.load_run(workdir, checkpoint)
     free = ("evaluation", "test", "init_from", "init_new_heads")
     kept = lambda c: {k: v for k, v in json.loads(c.to_json()).items() if k not in free}
@@ -248,7 +251,28 @@ def evaluate_run(config: ConfigDict, workdir: Path, checkpoint: str) -> Report:
     forward = make_forward(run.model, run.params, run.batch_stats)
     test = open_dataset(config.test, config.label_space)
     report = _evaluate(config, forward, test, run.step, checkpoint)
-    path = report.save(workdir / f"evaluate_{checkpoint}.json")
+    return _tell(report, f"at step {run.step}", workdir / f"evaluate_{checkpoint}.json")
+
+
+def _evaluate_init_from(config: ConfigDict, workdir: Path) -> Report:
+    if config.init_new_heads:
+        raise UserError(
+            "init_new_heads=True leaves heads untrained, which says nothing about the "
+            "weights: leave it out with --mode=evaluate."
+        )
+    runs.check_config(config)
+    model = runs.make_model(config)
+    own = jax.eval_shape(model.init, jax.random.key(0))
+    params, batch_stats, origin = runs.load_weights(config.init_from, *own)
+    test = open_dataset(config.test, config.label_space)
+    print(f"weights     {origin}")
+    forward = make_forward(model, params, batch_stats)
+    report = _evaluate(config, forward, test, 0, "init_from")
+    return _tell(report, "as loaded", workdir / "evaluate_init_from.json")
+
+
+def _tell(report: Report, when: str, path: Path) -> Report:
+    report.save(path)
     print(report.table())
-    print(f"mIoU {100 * report.miou:.2f} at step {run.step}; written to {path}")
+    print(f"mIoU {100 * report.miou:.2f} {when}; written to {path}")
     return report

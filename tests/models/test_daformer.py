@@ -249,8 +249,8 @@ X = jax.random.normal(jax.random.key(1), (3, 64, 64, 3))
 
 @pytest.fixture(scope="module")
 def training(one_block_in_each_stage):
-    """A small DAFormer with all that can be switched on, and its step."""
-    model, params, stats = small("daformer", compute_dtype="bfloat16", remat=True)
+    """A small DAFormer and its step."""
+    model, params, stats = small("daformer", remat=True)
     return train_step(model), params, stats
 
 
