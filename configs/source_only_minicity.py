@@ -4,18 +4,45 @@ r"""Supervised training on minicity's source city: what adaptation starts from.
         --workdir runs/source_only_minicity
 
 `:oracle` trains on the target's labels instead: the upper bound that no adaptation
-sees.  A quarter-width BiSeNet from random weights, so that two cores do it in minutes.
+sees.  `:deeplabv2` and `:daformer` train other networks.  All are a quarter or half as
+wide as published and start from random weights, so that two cores do it in minutes.
 """
 
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
 
-TRAINED_ON = {"source": "minicity", "oracle": "minicity_oracle"}
+BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
+DEEPLABV2 = dict(
+    name="deeplabv2",
+    backbone="resnet18",
+    form="original",
+    branches=4,
+    multi_level=True,
+    affine="trained",  # from scratch they must be
+    input_form="imagenet",
+    width=0.25,
+)
+DAFORMER = dict(name="daformer", backbone="mit_b0", width=0.5)
+
+SGD = dict(name="sgd", learning_rate=0.02, momentum=0.9, weight_decay=5e-4)
+ADAMW = dict(
+    name="adamw", learning_rate=1e-3, beta1=0.9, beta2=0.999, weight_decay=0.01
+)
+
+VARIANTS = {
+    "source": ("minicity", BISENET, SGD),
+    "oracle": ("minicity_oracle", BISENET, SGD),
+    "deeplabv2": ("minicity", DEEPLABV2, SGD),
+    "daformer": ("minicity", DAFORMER, ADAMW),
+}
 
 
-def get_config(trained_on: str = "source") -> ConfigDict:
-    config = benchmarks.base_config(benchmarks.choose(TRAINED_ON, trained_on))
+def get_config(variant: str = "source") -> ConfigDict:
+    benchmark, model, optimizer = benchmarks.choose(VARIANTS, variant)
+    config = benchmarks.base_config(benchmark)
+    config.model = ConfigDict(model)
+    config.optimizer = ConfigDict({**optimizer, "head_multiplier": 1.0})
     config.batch_size = 4
     config.steps = 900
     config.data.crop_size = (96, 192)
@@ -24,16 +51,6 @@ def get_config(trained_on: str = "source") -> ConfigDict:
     config.data.resize = (128, 256)
     config.data.scales = (1.0, 1.25)
     config.evaluation.size = (128, 256)
-    config.model.width = 0.25
-    config.optimizer = ConfigDict(
-        dict(
-            name="sgd",
-            learning_rate=0.02,
-            momentum=0.9,
-            weight_decay=5e-4,
-            head_multiplier=1.0,
-        )
-    )
     config.method = ConfigDict(dict(name="source_only", class_weights="middle"))
     config.evaluate_every = 450
     config.panels_every = 900

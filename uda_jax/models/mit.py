@@ -131,14 +131,8 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, x):
         """[B, H, W, C] -> [B, ceil(H/stride), ceil(W/stride), features]."""
-        x = Conv(
-            self.features,
-            self.size,
-            self.stride,
-            use_bias=True,
-            dtype=self.dtype,
-            name="proj",
-        )(x)
+        conv = partial(Conv, use_bias=True, dtype=self.dtype)
+        x = conv(self.features, self.size, self.stride, name="proj")(x)
         return layer_norm(name="norm", dtype=self.dtype, eps=_NORM_DEFAULT)(x)
 
 
@@ -186,15 +180,8 @@ class Attention(nn.Module):
         dense = partial(nn.Dense, dtype=self.dtype)
         few = x
         if self.reduction > 1:
-            few = Conv(
-                channels,
-                self.reduction,
-                self.reduction,
-                padding=0,
-                use_bias=True,
-                dtype=self.dtype,
-                name="sr",
-            )(x)
+            conv = partial(Conv, padding=0, use_bias=True, dtype=self.dtype)
+            few = conv(channels, self.reduction, self.reduction, name="sr")(x)
             few = layer_norm(name="norm", dtype=self.dtype, eps=_NORM_DEFAULT)(few)
         per_head = channels // self.heads
         q = dense(channels, name="q")(x) * per_head**-0.5
