@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-# Nothing runs, so LLVM need not optimise; XLA's own passes, which plan the memory, stay.
+# Nothing runs: LLVM need not optimise.  XLA's own passes, which plan memory, stay.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
