@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uda_jax import convert, load_model, predict, torch_files
+from uda_jax import convert, load_model, predict, torch_files, weights
 from uda_jax.errors import UserError
 from uda_jax.labels import LABEL_SPACES
 from uda_jax.models import create_model
@@ -148,9 +148,15 @@ def test_command_writes_three_files_per_photograph(
 def test_weights_from_a_file(photo, tmp_path, label_space):
     model = create_model("bisenet", 13, width=0.125)
     tensors = convert.to_torch(*model.init(jax.random.key(0)), model.torch.to_torch)
-    path = torch_files.write(tmp_path / "tufl.pth", tensors)
+    raw = torch_files.write(tmp_path / "tufl.pth", tensors)
+    with pytest.raises(UserError, match="convert it first"):
+        Predictor.from_file(raw, "crosscity13")
+    path = tmp_path / "tufl.safetensors"
+    weights.save(path, weights.load_weights_file(raw), raw)
     arguments = ["--weights", str(path), "--input", str(photo)]
     arguments += ["--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="leave it out with --weights"):
+        predict.main([*arguments, "--checkpoint", "best"])
     if not label_space:
         with pytest.raises(UserError, match="say what its 13 classes are"):
             predict.main(arguments)

@@ -205,7 +205,8 @@ def test_evaluates_a_finished_run_again(config, whole_run, capsys):
 def test_scores_weights_that_no_run_trained(config, whole_run, tmp_path, capsys):
     config = config.copy_and_resolve_references()
     config.init_from = str(whole_run)
-    report = summary.evaluate_run(config, tmp_path / "new", "latest")
+    summary.evaluate_run(config, tmp_path / "new", "latest")
+    report = summary.evaluate_run(config, tmp_path / "new", "latest")  # and again
     assert report.miou == Report.load(whole_run / "report.json").miou
     assert [p.name for p in (tmp_path / "new").glob("*.json")] == [
         "evaluate_init_from.json"
@@ -214,6 +215,17 @@ def test_scores_weights_that_no_run_trained(config, whole_run, tmp_path, capsys)
     config.init_new_heads = True
     with pytest.raises(UserError, match="leaves heads untrained"):
         summary.evaluate_run(config, tmp_path / "other", "latest")
+
+
+def test_no_gain_over_other_classes(config, whole_run):
+    config = config.copy_and_resolve_references()
+    config.init_from = str(whole_run)
+    report = Report.load(whole_run / "report.json")
+    assert summary.baseline_of(config, report).miou == report.miou
+    fewer = dataclasses.replace(report, classes=report.classes[:-1])
+    others = dataclasses.replace(report, class_names=report.class_names[::-1])
+    assert summary.baseline_of(config, fewer) is None
+    assert summary.baseline_of(config, others) is None
 
 
 def test_non_finite_loss_stops(config, tmp_path, monkeypatch):

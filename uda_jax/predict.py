@@ -162,17 +162,22 @@ class Predictor:
     def from_file(
         cls, path: str | os.PathLike, label_space: str = "", **options
     ) -> "Predictor":
-        """Loads a converted file, or a file of PyTorch's that needs no options.
+        """Loads a converted file.
 
         Args:
-          path: see `uda_jax.load_model`.
+          path: .safetensors of `python -m uda_jax.convert`.
           label_space: key of LABEL_SPACES, what the classes are; needed where the file
             does not say it.
           **options: see `Predictor`.
 
         Raises:
-          UserError: see `uda_jax.load_model`; or nobody said what the classes are.
+          UserError: it is no converted file; or nobody said what the classes are.
         """
+        if Path(path).suffix != ".safetensors":
+            raise UserError(
+                f"{path} is no converted file: convert it first by python -m "
+                "uda_jax.convert IN OUT.safetensors."
+            )
         from uda_jax.loaded_model import load_model
 
         loaded = load_model(path)
@@ -222,14 +227,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--workdir", help="folder of a run")
-    network.add_argument("--weights", help="converted file (.safetensors), or .pth")
+    network.add_argument("--weights", help="converted file (.safetensors)")
     parser.add_argument("--input", required=True, help="a photograph or a folder")
     parser.add_argument("--output", required=True, help="folder for the results")
     parser.add_argument(
         "--checkpoint",
         choices=("latest", "best"),
-        default="latest",
-        help="which weights of the run (default: %(default)s)",
+        help="which weights of --workdir (default: latest)",
     )
     parser.add_argument(
         "--label_space", default="", help="classes of --weights, if it does not say"
@@ -238,6 +242,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--debug", action="store_true", help="show tracebacks of mistakes"
     )
     arguments = parser.parse_args(argv)
+    if arguments.weights and arguments.checkpoint:
+        raise UserError("--checkpoint is of a --workdir: leave it out with --weights.")
+    if arguments.workdir and arguments.label_space:
+        raise UserError("--label_space is of --weights: a --workdir says its own.")
     # What can be wrong with the input is said before the network is loaded.
     photos = find_photos(arguments.input)
     output = Path(arguments.output)
@@ -247,7 +255,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.weights:
         predictor = Predictor.from_file(arguments.weights, arguments.label_space)
     else:
-        predictor = Predictor.from_workdir(arguments.workdir, arguments.checkpoint)
+        predictor = Predictor.from_workdir(
+            arguments.workdir, arguments.checkpoint or "latest"
+        )
     console = Console(stderr=True)
     for photo in track(photos, "segmenting", console=console, transient=True):
         predictor(photo).save(output)

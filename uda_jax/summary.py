@@ -164,21 +164,28 @@ def _evaluate(config, forward, test, step, checkpoint, sharding=None) -> Report:
     )
 
 
-def baseline_of(config: ConfigDict) -> Report | None:
-    """The evaluation of the run that this one started from, if it has one."""
+def baseline_of(config: ConfigDict, report: Report) -> Report | None:
+    """The evaluation of the run that this one started from.
+
+    None where there was no run, or where its classes are others than `report`'s.
+    """
     path = Path(config.init_from) / "report.json" if config.init_from else None
-    return Report.load(path) if path and path.exists() else None
+    if not path or not path.exists():
+        return None
+    baseline = Report.load(path)
+    same = lambda r: (list(r.class_names), list(r.classes))
+    return baseline if same(baseline) == same(report) else None
 
 
 def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -> None:
     """Writes report.json, pictures.png and report.html, and prints the table."""
     space = LABEL_SPACES[config.label_space]
-    baseline = baseline_of(config)
+    baseline = baseline_of(config, report)
     report.save(workdir / "report.json")
     # One process works here alone, so it needs arrays of its own.
     params, batch_stats = to_host((state.params["segmentor"], state.batch_stats))
     predictors = {}
-    if config.init_from and Path(config.init_from).is_dir():
+    if baseline is not None:
         predictors["before"] = Predictor.from_workdir(config.init_from)
     predictors["after" if predictors else "prediction"] = Predictor(
         make_forward(model, params, batch_stats), space, **config.evaluation.to_dict()
@@ -237,7 +244,7 @@ def evaluate_run(config: ConfigDict, workdir: Path, checkpoint: str) -> Report:
       UserError: the workdir is of a config that differs in more than `evaluation`,
         `test`, `init_from` and `init_new_heads`.
     """
-    if config.init_from and not workdir.exists():
+    if config.init_from and not (workdir / "config.json").exists():
         return _evaluate_init_from(config, workdir)
     run = runs.load_run(workdir, checkpoint)
     free = ("evaluation", "test", "init_from", "init_new_heads")
