@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from uda_jax import convert
-from uda_jax.checkpoint_kinds import KINDS, recognise
+from uda_jax.checkpoint_kinds import KINDS
 from uda_jax.errors import UserError
 from uda_jax.factories import build
 from uda_jax.models import mit
+from uda_jax.recognise import COPIES, recognise
 from uda_jax.weights import NETWORKS
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -117,10 +118,7 @@ def hugging_face(tensors, prefix="segformer.encoder."):
 ENCODER = {n: t for n, t in DAFORMER.items() if n.startswith("backbone.")}
 BARE = {n.removeprefix("backbone."): t for n, t in ENCODER.items()}
 IMAGENET = {"head.weight": zeros((1000, 256)), "head.bias": zeros((1000,))}
-CLASSIFIER = {
-    "classifier.weight": zeros((1000, 256)),
-    "classifier.bias": zeros((1000,)),
-}
+CLASSIFIER = {n.replace("head", "classifier"): t for n, t in IMAGENET.items()}
 HEAD = "classifier of ImageNet's classes"
 
 # (what is in the file, kind, options, classes, how many each rule drops)
@@ -174,7 +172,7 @@ FILES = {
     "DeepLab init": (
         scale_file(),
         "initial weights of DeepLabV2",
-        {"backbone": "resnet18"},
+        {"backbone": "resnet18", "input_form": "caffe_bgr"},
         0,
         {"classifier of 21 classes on 2048 channels": 2},
     ),
@@ -221,15 +219,10 @@ FILES = {
         {BESIDE: 2, HEAD: 2},
     ),
     "MiT": (BARE | IMAGENET, "Mix Transformer", {"backbone": "mit_b0"}, 0, {HEAD: 2}),
-    "MiT nested": (
-        {"state_dict": BARE}, "Mix Transformer", {"backbone": "mit_b0"}, 0, {}
-    ),
+    "MiT nested": ({"model": BARE}, "Mix Transformer", {"backbone": "mit_b0"}, 0, {}),
     "MiT of Hugging Face": (
         hugging_face(BARE) | CLASSIFIER,
-        "Mix Transformer",
-        {"backbone": "mit_b0"},
-        0,
-        {HEAD: 2},
+        *("Mix Transformer", {"backbone": "mit_b0"}, 0, {HEAD: 2}),
     ),
     "discriminator of ADVENT": (
         original("discriminator", naming="advent"),
@@ -285,11 +278,7 @@ def test_recognised_tensors_fill_the_network(file):
 
 @pytest.mark.parametrize("copy", ["student", "teacher", "imagenet"])
 def test_one_copy_of_a_self_training_checkpoint_is_taken(copy):
-    prefixes = {
-        "student": "model.",
-        "teacher": "ema_model.",
-        "imagenet": "imnet_model.",
-    }
+    prefixes = COPIES
     saved = {
         prefix + name: np.full(tensor.shape, i, np.float32)
         for i, prefix in enumerate(prefixes.values())
@@ -298,9 +287,15 @@ def test_one_copy_of_a_self_training_checkpoint_is_taken(copy):
     found = recognise(saved, "x.pth", copy)
     number = list(prefixes).index(copy)
     assert all((tensor == number).all() for tensor in found.tensors.values())
-    (left_out,) = found.dropped.values()
+    left_out = found.dropped.pop(f"other copies than the {copy}")
     assert not any(name.startswith(prefixes[copy]) for name in left_out)
     assert len(left_out) == len(saved) * 2 // 3
+    # The ImageNet copy's head was never trained.
+    assert found.backbone_only == (copy == "imagenet") == bool(found.dropped)
+    for head in found.dropped.values():
+        assert all(name.startswith("imnet_model.decode_head.") for name in head)
+    names = found.tensors.keys()
+    assert any(n.startswith("decode_head.") for n in names) != found.backbone_only
 
 
 def test_hugging_face_keys_and_values_join():
@@ -317,8 +312,54 @@ def test_hugging_face_keys_and_values_join():
         np.testing.assert_array_equal(found[bare], tensors[bare])
 
 
+def test_hugging_face_segmentors_and_the_files_own_names():
+    ours = original("segformer", backbone="mit_b0", channels=256)
+    ours["decode_head.linear_fuse.bn.num_batches_tracked"] = zeros(())
+    encoder = {n: t for n, t in ours.items() if n.startswith("backbone.")}
+    theirs = hugging_face(encoder)
+    for name, tensor in ours.items():
+        if name in encoder or "conv_seg" in name:
+            continue
+        for old, new in (
+            ("linear_pred.", "classifier."),
+            ("linear_fuse.conv.", "linear_fuse."),
+            ("linear_fuse.bn.", "batch_norm."),
+            *((f"linear_c{i + 1}.", f"linear_c.{i}.") for i in range(4)),
+        ):
+            name = name.replace(old, new)
+        theirs[name] = tensor
+    found = recognise(prefixed("module.", theirs), "x.pth")
+    assert found.kind.name == "SegFormer" and found.num_classes == 19
+    assert found.options == {"backbone": "mit_b0", "channels": 256}
+    counter = "module.decode_head.batch_norm.num_batches_tracked"
+    assert found.dropped == {COUNTERS: [counter]}
+    block = "module.segformer.encoder.block.0.0.attention.self"
+    assert found.own["backbone.block1.0.attn.kv.bias"] == (
+        f"{block}.key.bias + {block}.value.bias"
+    )
+    fuse = "decode_head.linear_fuse.conv.weight"
+    assert found.own[fuse] == "module.decode_head.linear_fuse.weight"
+    added = found.tensors.keys() - found.own.keys()
+    assert added == {"decode_head.conv_seg.weight", "decode_head.conv_seg.bias"}
+    shapes = {n: t.shape for n, t in ours.items() if "num_batches" not in n}
+    assert {n: t.shape for n, t in found.tensors.items()} == shapes
+
+
+def test_names_are_the_files_own():
+    (left_out,) = recognise(FILES["DeepLab init"][0], "x.pth").dropped.values()
+    assert all(name.startswith("Scale.layer5.") for name in left_out)
+    found = recognise({"state_dict": BARE, "\x1b[2J": 1}, "x.pth")
+    assert found.dropped == {BESIDE: ["'\\x1b[2J'"]}
+    odd = {"num_batches_tracked_too.weight": zeros((2,))}
+    assert not recognise(BARE | odd, "x.pth").dropped
+
+
 def renamed(tensors, old, new):
     return {name.replace(old, new): tensor for name, tensor in tensors.items()}
+
+
+ITSELF = {}
+ITSELF["state_dict"] = ITSELF
 
 
 @pytest.mark.parametrize(
@@ -328,6 +369,12 @@ def renamed(tensors, old, new):
         ({}, "no tensors"),
         ({"state_dict": {"a": 3}}, "int under 'a'"),
         ({"state_dict": {3: zeros((2,))}}, "under 3"),
+        (ITSELF, "state_dict inside of 4 others"),
+        ({"a\nb": zeros((2,))}, r"name 'a\\nb'"),
+        (
+            {**self_training()["state_dict"], "extra.weight": zeros((2,))},
+            "in none of them, extra.weight",
+        ),
         ({"photo": zeros((2,))}, r"1 tensors \(photo, ...\) and is of no known kind"),
         (renamed(RESNET18, "layer3.1", "layer3x1"), r"\(2, 2, 1, 2\) basic blocks"),
         ({n: t for n, t in DAFORMER.items() if "conv_seg" not in n}, "conv_seg.weight"),

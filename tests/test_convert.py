@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,10 +15,9 @@ from uda_jax import convert, torch_files
 from uda_jax.convert_command import main
 from uda_jax.errors import UserError
 from uda_jax.factories import build, keywords
-from uda_jax.models import MODELS
 from uda_jax.weights import NETWORKS, load_weights_file
 
-# What each network is converted as; one that is not here comes with its defaults.
+# What each network is converted as.
 ROWS = {
     "bisenet": [{"form": "tufl"}, {"form": "ss_ada"}, {"aux_heads": False}],
     "deeplabv2": [
@@ -35,7 +37,7 @@ ROWS = {
 
 def rows():
     for name in NETWORKS:
-        for options in ROWS.get(name, [{}]):
+        for options in ROWS.get(name, []):
             small = {"width": 0.25} if "width" in keywords(NETWORKS[name]) else {}
             yield {"name": name, **small, **options}
 
@@ -77,7 +79,7 @@ def test_there_and_back_is_the_identity(row, tmp_path):
 
 
 def test_every_network_is_in_the_sweep():
-    assert {row["name"] for row in rows()} >= set(MODELS)
+    assert ROWS.keys() == NETWORKS.keys()
 
 
 TINY = {"name": "bisenet", "form": "tufl", "width": 0.125}
@@ -189,6 +191,10 @@ BAD = {
     "other classes": (dict, ("--num_classes=19",), ("13 classes", "19")),
     "other label space": (dict, ("--label_space=camvid11",), ("13 classes", "11")),
     "unknown label space": (dict, ("--label_space=city",), ('"city" is unknown',)),
+    "negative classes": (dict, ("--num_classes=-3",), ("num_classes=-3",)),
+    "path": (dict, ("--path=1",), ('no option "path"',)),
+    "name": (dict, ("--name=deeplabv2",), ('no option "name"',)),
+    "how it is run": (dict, ("--compute_dtype=bfloat16",), ("--compute_dtype", "run")),
     "unknown option": (dict, ("--wdith=1.0",), ("wdith", 'did you mean "width"')),
     "no option": (dict, ("width",), ('"width" is no option',)),
     "no copies": (dict, ("--copy=teacher",), ("teacher", "one network")),
@@ -241,11 +247,20 @@ def test_outputs_are_never_overwritten(source, tmp_path):
     ):
         if taken:
             (tmp_path / taken).write_text("mine")
+        else:
+            (tmp_path / "dangling.pth").symlink_to(tmp_path / "nothing")
         with pytest.raises(UserError, match=word):
             main([str(source), str(tmp_path / name)])
         if taken:
             assert (tmp_path / taken).read_text() == "mine"
             (tmp_path / taken).unlink()
+    for name, word in (
+        ("dangling.pth", "exists already"),
+        ("dangling.pth/y.pth", "is no folder"),
+        ("in/tufl.pth/deep/y.safetensors", "is no folder"),
+    ):
+        with pytest.raises(UserError, match=word):
+            main(["/no/file", str(tmp_path / name)])
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(source, tmp_path, monkeypatch):
@@ -261,10 +276,32 @@ def test_a_file_that_cannot_be_written_leaves_nothing(source, tmp_path, monkeypa
     ):
         with monkeypatch.context() as patch:
             patch.setattr(writer, full)
-            with pytest.raises(OSError):
+            with pytest.raises(UserError, match=r"cannot be written \(no space left\)"):
                 main([str(source), str(tmp_path / "out" / name)])
         assert not list((tmp_path / "out").glob("*"))
         assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_both_files_or_neither(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("uda_jax.convert_command.self_check", lambda *_: "")
+    output = tmp_path / "out" / "y.safetensors"
+    replace = os.replace
+
+    def stopped(old, new):
+        replace(old, new)
+        if Path(new).suffix == ".json":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            main([str(source), str(output)])
+    assert not list((tmp_path / "out").iterdir())
+    main([str(source), str(output)])
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()}
+    mask = os.umask(0)
+    os.umask(mask)
+    assert modes == {0o666 & ~mask}
 
 
 @pytest.mark.parametrize("form", ["tufl", "ss_ada"])
@@ -285,3 +322,51 @@ def test_pytorch_finds_the_original_names_and_shapes(tmp_path, form):
     if not any(n.endswith("num_batches_tracked") for n in published):
         shapes = {n: s for n, s in shapes.items() if n not in counters}
     assert shapes == published
+
+
+@pytest.mark.parametrize(
+    "row", rows(), ids=lambda row: " ".join(map(str, row.values()))
+)
+def test_pytorch_reads_every_network(row, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr("uda_jax.convert_command.self_check", lambda *_: "")
+    model, params, stats = network(row)
+    tensors = convert.to_torch(params, stats, model.torch.to_torch)
+    torch.save({n: torch.from_numpy(t) for n, t in tensors.items()}, tmp_path / "x.pth")
+    hidden = "branches" in row and row.get("form") != "mmseg"
+    asked = [f"--branches={row['branches']}"] if hidden else []
+    main([str(tmp_path / "x.pth"), str(tmp_path / "x.safetensors"), *asked])
+    main([str(tmp_path / "x.safetensors"), str(tmp_path / "again.pth")])
+    saved = torch.load(tmp_path / "again.pth", weights_only=True)
+    assert saved.keys() == tensors.keys()
+    for name, tensor in saved.items():
+        np.testing.assert_array_equal(tensor.numpy(), tensors[name])
+
+
+MEASURED = """
+import resource, sys, time
+from uda_jax.convert_command import main
+start = time.monotonic()
+main(sys.argv[1:])
+print(time.monotonic() - start)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_large_file_needs_less_than_a_gigabyte(tmp_path):
+    model = build(NETWORKS, "model", {"name": "deeplabv2"}, 19)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    leaves = jax.tree.map(lambda x: np.full(x.shape, 1e-3, np.float32), shapes)
+    path = tmp_path / "x.pth"
+    torch_files.write(path, convert.to_torch(*leaves, model.torch.to_torch))
+    size = path.stat().st_size
+    assert size > 170e6
+    arguments = [str(path), str(tmp_path / "x.safetensors"), "--branches=4"]
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURED, *arguments],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    seconds, kilobytes = map(float, result.stdout.split()[-2:])
+    print(f"{size / 1e6:.0f} MB: {seconds:.1f} s, {kilobytes / 1e3:.0f} MB at most")
+    assert kilobytes * 1024 < 1e9

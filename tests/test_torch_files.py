@@ -7,6 +7,7 @@ import struct
 import sys
 import types
 import zipfile
+import zlib
 from collections import OrderedDict
 
 import ml_dtypes
@@ -18,12 +19,9 @@ from uda_jax import torch_files
 from uda_jax.errors import UserError
 
 STORAGES = {
-    "float32": "FloatStorage",
-    "float16": "HalfStorage",
-    "bfloat16": "BFloat16Storage",
-    "int64": "LongStorage",
-    "bool": "BoolStorage",
-}
+    "float32": "FloatStorage", "float16": "HalfStorage", "bool": "BoolStorage",
+    "bfloat16": "BFloat16Storage", "int64": "LongStorage",
+}  # fmt: skip
 
 
 class Storage:
@@ -47,13 +45,8 @@ def pickled(monkeypatch):
     torch, inner = types.ModuleType("torch"), types.ModuleType("torch._utils")
     for name in STORAGES.values():
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
-
-    def _rebuild_tensor_v2():
-        raise AssertionError
-
-    _rebuild_tensor_v2.__module__ = "torch._utils"
-    _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
-    inner._rebuild_tensor_v2 = _rebuild_tensor_v2
+    rebuild = type("_rebuild_tensor_v2", (), {"__module__": "torch._utils"})
+    inner._rebuild_tensor_v2 = rebuild
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch._utils", inner)
 
@@ -99,6 +92,11 @@ def zip_format(dump, saved, compression=zipfile.ZIP_STORED):
     return stream.getvalue()
 
 
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "x.pth"  # the content decides, not the name
+
+
 FORMATS = {"zip": zip_format, "old": old_format}
 BASE = np.arange(60, dtype=np.float32) / 7
 
@@ -128,12 +126,10 @@ def a_checkpoint():
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_both_formats_give_the_same_arrays(pickled, tmp_path, form):
-    path = tmp_path / "x.pth"
+def test_both_formats_give_the_same_arrays(pickled, path, form):
     path.write_bytes(FORMATS[form](pickled, a_checkpoint()))
     saved = torch_files.read(path)
-    tensors = saved["state_dict"]
-    cube = BASE.reshape(3, 4, 5)
+    tensors, cube = saved["state_dict"], BASE.reshape(3, 4, 5)
     for name, expected in {
         "whole": cube,
         "transposed": cube[1].T,
@@ -154,18 +150,11 @@ def test_both_formats_give_the_same_arrays(pickled, tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_cut_is_noticed(pickled, tmp_path, form):
-    data = FORMATS[form](pickled, a_checkpoint())
-    path = tmp_path / "x.pth"
+def test_every_cut_is_noticed_and_damage_is_a_sentence_or_harmless(pickled, path, form):
+    data, rng = FORMATS[form](pickled, a_checkpoint()), np.random.default_rng(0)
     for end in range(0, len(data), 37):
         path.write_bytes(data[:end])
         refused(path)
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_damage_is_a_sentence_or_harmless(pickled, tmp_path, form):
-    data = FORMATS[form](pickled, a_checkpoint())
-    path, rng = tmp_path / "x.pth", np.random.default_rng(0)
     for _ in range(300):
         broken = bytearray(data)
         for _ in range(rng.integers(1, 5)):
@@ -198,7 +187,7 @@ class Hostile:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_a_hostile_pickle_is_refused_by_name(tmp_path, form, protocol):
+def test_a_hostile_pickle_is_refused_by_name(path, tmp_path, form, protocol):
     marker = tmp_path / "marker"
     for attack, name in (
         (Hostile(os.system, f"touch {marker}"), "posix.system"),
@@ -207,42 +196,100 @@ def test_a_hostile_pickle_is_refused_by_name(tmp_path, form, protocol):
         (Hostile(__import__, "this"), "__import__'"),
         (Hostile(np.dtype, "O"), ""),
     ):
-        path = tmp_path / "x.pth"
         dump = lambda saved, legacy: (pickle.dumps(saved, protocol), [])
         path.write_bytes(FORMATS[form](dump, {"state_dict": attack}))
         refused(path, name)
         assert not marker.exists()
 
 
-def test_what_a_pickle_may_call_cannot_be_changed(tmp_path):
+def test_what_a_pickle_may_call_cannot_be_changed(path):
     # BUILD with a state for attributes, on the function that rebuilds tensors.
     attack = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x09\x00\x00\x00_function"
     attack += b"K\x01s\x86b."
-    path = tmp_path / "x.pth"
     path.write_bytes(FORMATS["zip"](lambda saved, legacy: (attack, []), None))
     refused(path, "AttributeError")
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_tensors_stay_inside_of_their_storage(pickled, tmp_path, form):
-    path, base = tmp_path / "x.pth", Storage(BASE)
-    for size, stride, offset in (
-        ((61,), (1,), 0),
-        ((2, 30), (31, 1), 0),
-        ((60,), (1,), 1),
-        ((2,), (1,), -1),
-        ((2,), (-1,), 1),
-        ((-2,), (1,), 0),
-        ((2, 2), (1,), 0),
+def test_an_ordered_dict_is_read_as_a_plain_one(pickled, path, form):
+    class Answers(OrderedDict):  # a state of attributes, as `_metadata` is
+        def __reduce__(self):
+            return OrderedDict, (), {"get": 5, "items": 5}, None, iter([("a", 1)])
+
+    python_2 = Hostile(OrderedDict, [["b", Tensor(Storage(BASE), (60,), (1,))]])
+    path.write_bytes(FORMATS[form](pickled, {"new": Answers(), "old": python_2}))
+    saved = torch_files.read(path)
+    assert type(saved["new"]) is dict and saved["new"].get("a") == 1
+    np.testing.assert_array_equal(saved["old"]["b"], BASE)
+    heads = [pickle.dumps(head, 2) for head in (torch_files.MAGIC, 1001, Answers())]
+    path.write_bytes(b"".join([*heads, pickle.dumps("s", 2), pickle.dumps([], 2)]))
+    assert torch_files.read(path) == "s"
+
+
+def doubled():
+    """2**60 items for whoever prints or copies all of them."""
+    nest = [1, 1]
+    for _ in range(60):
+        nest = [nest, nest]
+    return nest
+
+
+def after(arguments, end, start=b""):
+    return b"\x80\x02" + start + pickle.dumps(arguments, 2)[2:-1] + end
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_few_bytes_cannot_fill_the_memory(path, form):
+    for data in (
+        b"\x80\x02Nr\xff\xff\xff\xff.",  # object 2**32 - 1 of the memo
+        b"\x80\x02Np99999999999\n.",
+        b"\x80\x04\x8e" + struct.pack("<Q", 2**36) + b"ab.",
+        after((doubled(),), b"R.", b"ctorch\ndevice\n"),
+        after(("x" * 1000,), b"R.", b"ctorch\ndevice\n"),
+        after(([1] * 1000,), b"R.", b"ctorch\nSize\n"),
+        after((doubled(),), b"R.", b"cnumpy\ndtype\n"),
+        after(("a", doubled()), b"R.", b"c_codecs\nencode\n"),
+        after(("a" * 10_000, "latin1"), b"R.", b"c_codecs\nencode\n"),
+        after(("storage", doubled(), "0", "cpu", 5), b"Q."),
+        after(("storage", "FloatStorage", doubled(), "cpu", 5), b"Q."),
+        after(("storage", "FloatStorage", "0", "cpu", doubled()), b"Q."),
+        after(("storage", "FloatStorage", "0", "cpu", -1), b"Q."),
     ):
-        path.write_bytes(
-            FORMATS[form](pickled, {"w": Tensor(base, size, stride, offset)})
-        )
+        path.write_bytes(FORMATS[form](lambda saved, legacy, d=data: (d, []), None))
         refused(path)
 
 
-def test_other_files_are_refused(pickled, tmp_path):
-    path = tmp_path / "x.pth"
+def test_a_shared_storage_is_summed_once(pickled, path, monkeypatch):
+    sums = []
+    summing = lambda data: sums.append(len(data)) or zlib.crc32(data)
+    monkeypatch.setattr(torch_files, "zlib", types.SimpleNamespace(crc32=summing))
+    path.write_bytes(FORMATS["zip"](pickled, a_checkpoint()))  # five of its tensors do
+    torch_files.read(path)
+    assert sums.count(BASE.nbytes) == 1
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_tensors_stay_inside_of_their_storage(pickled, path, form):
+    base = Storage(BASE)
+    for size, stride, offset in (
+        ((61,), (1,), 0), ((2, 30), (31, 1), 0), ((60,), (1,), 1), ((2,), (1,), -1),
+        ((2,), (-1,), 1), ((-2,), (1,), 0), ((2, 2), (1,), 0),
+    ):  # fmt: skip
+        saved = {"a": [{"b\n\x1b[m": Tensor(base, size, stride, offset)}]}
+        path.write_bytes(FORMATS[form](pickled, saved))
+        text = refused(path)
+        assert text.isprintable()
+        assert r"['a'][0]['b\n\x1b[m']" in text or len(size) != len(stride)
+    # No numbers are saved for it, and a copy would fill the memory.
+    path.write_bytes(FORMATS[form](pickled, {"w": Tensor(base, (10**10,), (0,))}))
+    refused(path, "tensor ['w']", "contiguous")
+    # Steps of axes with one element say nothing.
+    path.write_bytes(FORMATS[form](pickled, {"w": Tensor(base, (1, 1), (0, 99))}))
+    assert torch_files.read(path)["w"].shape == (1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_other_files_are_refused(pickled, path, tmp_path):
     refused(path, "does not exist")
     refused(tmp_path, "cannot be read")
     for data, word in (
@@ -251,26 +298,36 @@ def test_other_files_are_refused(pickled, tmp_path):
         (pickle.dumps({"a": 1}), "not torch.save's"),
         (pickle.dumps({"a": 1}, 2).replace(b"\x80\x02", b"\x80\x63"), "protocol"),
         (pickle.dumps(torch_files.MAGIC, 2) + pickle.dumps(7, 2) * 2, "protocol 7"),
+        (pickle.dumps(torch_files.MAGIC, 2) + pickle.dumps(doubled(), 2) * 2, "a list"),
         (FORMATS["zip"](pickled, {}, zipfile.ZIP_DEFLATED), "compressed"),
     ):
         path.write_bytes(data)
         refused(path, word)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("photo.jpg", b"x")
-    refused(path, "photo.jpg")
+        archive.writestr("photo\n\x1b[m.jpg", b"x")
+    refused(path, r"photo\n\x1b[m.jpg")
     good = FORMATS["zip"](pickled, a_checkpoint())
     path.write_bytes(good.replace(BASE.tobytes(), BASE[::-1].tobytes()))
     refused(path, "check sum")
+    path.write_bytes(good)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/data/0", BASE[::-1].tobytes())
+    refused(path, "'archive/data/0' twice")
 
 
-def test_safetensors_are_read(tmp_path):
-    path = tmp_path / "x.pth"  # the content decides
+def test_safetensors_are_read(path):
     save_file({"a": BASE.reshape(3, 20), "b": BASE.astype(np.float16)}, path)
     saved = torch_files.read(path)
     np.testing.assert_array_equal(saved["a"], BASE.reshape(3, 20))
     assert saved["b"].dtype == np.float16
-    path.write_bytes(path.read_bytes()[:-9])
+    data = path.read_bytes()
+    path.write_bytes(data[:-9])
     refused(path, "truncated")
+    path.write_bytes(data.replace(b'"F16"', b'"F8_E4M3"'))
+    refused(path, "SafetensorError")
+    head = b'{"w":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
+    path.write_bytes(struct.pack("<Q", len(head)) + head + b"1234")
+    refused(path, "'w' as 'F8_E4M3'", "float32")
 
 
 TENSORS = {
@@ -303,7 +360,7 @@ def test_pytorch_reads_what_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_what_pytorch_writes_is_read(tmp_path, new):
+def test_what_pytorch_writes_is_read(path, new):
     torch = pytest.importorskip("torch")
     base = torch.randn(10, 12)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
@@ -314,9 +371,7 @@ def test_what_pytorch_writes_is_read(tmp_path, new):
         "base": base,
         "view": base[2:5, 1::3],
         "transposed": base.t(),
-        "half": base.half(),
-        "brain": base.bfloat16(),
-        "double": base.double(),
+        **{str(t): base.to(t) for t in (torch.half, torch.bfloat16, torch.double)},
         "parameter": torch.nn.Parameter(base),
         "count": torch.arange(5),
         "scalar": torch.tensor(7),
@@ -333,7 +388,6 @@ def test_what_pytorch_writes_is_read(tmp_path, new):
         "dtype": torch.float16,
         "device": torch.device("cpu"),
     }
-    path = tmp_path / "x.pth"
     torch.save(saved, path, _use_new_zipfile_serialization=new)
     read = torch_files.read(path)
     for name, tensor in tensors.items():

@@ -142,6 +142,66 @@ def test_branches_must_be_told(tmp_path):
     equal(load_weights(str(path), params, stats)[0], found.params)
 
 
+@pytest.fixture(scope="module")
+def two_branches(tmp_path_factory):
+    """(a DeepLabV2 that sums two branches as .pth and converted, its row)."""
+    row = {"name": "deeplabv2", "backbone": "resnet18", "width": 0.125}
+    model, params, stats = network(**row, num_classes=13, branches=2)
+    path = tmp_path_factory.mktemp("two") / "x.pth"
+    torch_files.write(path, convert.to_torch(params, stats, model.torch.to_torch))
+    found = weights.load_weights_file(
+        path, branches=2, label_space="crosscity13", compute_dtype="bfloat16"
+    )
+    weights.save(path.with_suffix(".safetensors"), found, path)
+    return path, row, (params, stats)
+
+
+def test_the_config_must_say_what_the_file_says(two_branches):
+    path, row, own = two_branches
+    converted = str(path.with_suffix(".safetensors"))
+    # None is the form's: four branches, BGR for the original one.
+    same = {**row, "branches": 2, "input_form": "caffe_bgr", "affine": "trained"}
+    space = {"label_space": "crosscity13"}
+    equal(load_weights(converted, *own, row=same, **space)[:2], own)
+    for row_here, space_here, words in (
+        (row, "crosscity13", r"branches=2 where config\.model\.branches is 4"),
+        ({**same, "input_form": "imagenet"}, "", "input_form=caffe_bgr where"),
+        (same, "camvid11", r"crosscity13 where config\.label_space is camvid11"),
+    ):
+        given = {"row": row_here, "label_space": space_here}
+        with pytest.raises(UserError, match=words):
+            load_weights(converted, *own, **given)
+        if "input_form" in words:
+            with pytest.raises(UserError, match=words):
+                load_weights(converted, *own, **given, new_heads=True)
+        else:
+            load_weights(converted, *own, **given, new_heads=True)
+    # A raw file cannot know its branches: the config's count, and the log says so.
+    line = load_weights(str(path), *own, row=row, **space)[2]
+    assert line.endswith("; branches=4 as the config says, the file does not")
+    known = json.loads(path.with_suffix(".json").read_text())
+    assert "compute_dtype" not in known["model"] and known["model"]["branches"] == 2
+
+
+def test_a_workdir_of_the_same_network_and_one_of_another(workdir, tufl):
+    row = dict(shrink(base_config("minicity")).model)
+    load_weights(str(workdir), *tufl[1:], row=row, label_space="crosscity13")
+    with pytest.raises(UserError, match=r"crosscity13 where config\.label_space"):
+        load_weights(str(workdir), *tufl[1:], row=row, label_space="camvid11")
+
+
+def test_a_backbone_sees_what_it_was_trained_on(tmp_path):
+    path, _ = torchvision(tmp_path)
+    row = {"name": "deeplabv2", "backbone": "resnet18", "width": 0.125}
+    _, *own = network(**row, num_classes=5)
+    with pytest.raises(
+        UserError, match=r"input_form=imagenet where config\.model\.inp"
+    ):
+        load_weights(str(path), *own, new_heads=True, row=row)
+    row["input_form"] = "imagenet"
+    load_weights(str(path), *own, new_heads=True, row=row)
+
+
 # --- new heads ------------------------------------------------------------------------
 
 
@@ -268,6 +328,26 @@ def test_the_two_files_belong_together(converted, tufl, tmp_path):
         path.with_suffix(".json").write_text(text)
         with pytest.raises(UserError, match="cannot be used"):
             weights.load_weights_file(path)
+    row = known["model"]
+    for change, words in (
+        ({"model": {**row, "name": "bisnet"}}, "'bisnet' is none of bisenet"),
+        ({"model": {**row, "wdith": 1.0}}, 'did you mean "width"'),
+        ({"num_classes": "13"}, "num_classes '13' is no number"),
+        ({"num_classes": 0}, "num_classes 0 is no number"),
+        ({"label_space": ["x"]}, r"label_space \['x'\] is no name"),
+        ({"label_space": "city"}, '"city" is unknown'),
+        ({"kind": "a\nb"}, "is no text"),
+    ):
+        path.with_suffix(".json").write_text(json.dumps({**known, **change}))
+        for load in (weights.load_weights_file, lambda p: load_weights(p, *tufl[1:])):
+            with pytest.raises(UserError, match=words) as error:
+                load(path)
+            assert "\n" not in str(error.value)
+    stray = {"params/x": np.zeros(2, np.float32)}
+    torch_files.write(tmp_path / "y.pth", stray)
+    (tmp_path / "y.json").write_text(json.dumps(known))
+    with pytest.raises(UserError, match="is no safetensors file"):
+        weights.load_weights_file(tmp_path / "y.pth")
     # What people write into the JSON file themselves is taken.
     path.with_suffix(".json").write_text(json.dumps({**known, "label_space": ""}))
     assert weights.load_weights_file(path).label_space == ""

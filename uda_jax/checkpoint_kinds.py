@@ -1,6 +1,7 @@
-"""The checkpoints that users own, recognised by the names and shapes of their tensors.
+"""The table of the checkpoints that users own: `KINDS`.
 
-`KINDS` is the table.  To add a file format, add a row.
+They are known by the names and shapes of their tensors (`uda_jax.recognise`).  To add a
+file format, add a row.
 """
 
 import re
@@ -12,14 +13,10 @@ import numpy as np
 
 from uda_jax.convert import Table
 from uda_jax.errors import UserError
-from uda_jax.models import mit, resnet, segformer
+from uda_jax.models import mit, resnet
 
 Tensors = Mapping[str, np.ndarray]
 Shape = tuple[int | None, ...]  # None: any number
-
-# Which copy of the network in a checkpoint of self-training.  The originals evaluate
-# the student: their loader takes "model." away and ignores what then has no place.
-COPIES = {"student": "model.", "teacher": "ema_model.", "imagenet": "imnet_model."}
 
 BRANCHES = (
     "a DeepLabV2 file does not say how many branches its network sums: give "
@@ -51,24 +48,6 @@ class Kind(NamedTuple):
     table: Table = ()
     drops: tuple[tuple[str, str], ...] = ()
     asks: tuple[tuple[str, str], ...] = ()
-
-
-class Recognised(NamedTuple):
-    """A checkpoint's tensors and what they are.
-
-    Attributes:
-      kind: the row of the table.
-      tensors: by the names that the network's table knows, prefixes taken away.
-      options: what `kind.options` found.
-      num_classes: of the classifier; 0 where there is none.
-      dropped: rule -> names in the file.
-    """
-
-    kind: Kind
-    tensors: dict[str, np.ndarray]
-    options: dict[str, Any]
-    num_classes: int
-    dropped: dict[str, list[str]]
 
 
 # --- what shapes show -----------------------------------------------------------------
@@ -146,10 +125,6 @@ def _width(channels: int, published: int) -> dict[str, float]:
     return {} if channels == published else {"width": channels / published}
 
 
-def _without(tensors: Tensors, prefix: str) -> dict[str, np.ndarray]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items()}
-
-
 # --- the table: the first row whose tensors are there ---------------------------------
 
 _IMAGENET_HEAD = (r"(fc|head|classifier)\.", "classifier of ImageNet's classes")
@@ -184,7 +159,7 @@ KINDS = (
         "initial weights of DeepLabV2",
         has={**_RESNET, "layer5.conv2d_list.0.weight": (21, 2048, 3, 3)},
         models=("deeplabv2",),
-        options=_resnet,
+        options=lambda tensors: {**_resnet(tensors), "input_form": "caffe_bgr"},
         table=resnet.TORCH_NAMES,
         drops=((r"layer5\.", "classifier of 21 classes on 2048 channels"),),
     ),
@@ -252,123 +227,3 @@ KINDS = (
         classes=("conv1.weight", 1),
     ),
 )
-
-
-# --- reading a file by it -------------------------------------------------------------
-
-
-def recognise(
-    saved: Any, path: str, copy: str = "student", model: str = ""
-) -> Recognised:
-    """What the object of a checkpoint file is.
-
-    Wrappers ("state_dict", "model") are opened; prefixes "module." (DataParallel) and
-    "Scale." (Caffe) are taken away; of a self-training checkpoint one copy of the
-    network is chosen; Hugging Face's names are rewritten.
-
-    Args:
-      saved: from `torch_files.read`.
-      path: for messages.
-      copy: a key of `COPIES`.
-      model: the network that a file of no known kind is taken for.
-
-    Raises:
-      UserError: the file is of no known kind, or `copy` is not in it.
-    """
-    dropped: dict[str, list[str]] = {}
-    tensors = _unwrap(saved, path, dropped)
-    for prefix in ("module.", "Scale."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = _without(tensors, prefix)
-    tensors = _choose_copy(tensors, path, copy, dropped)
-    if mit.is_hugging_face(tensors):
-        segmentor = any(name.startswith("decode_head.") for name in tensors)
-        tensors = (segformer if segmentor else mit).from_hugging_face(tensors)
-    kind = _kind_of(tensors)
-    if kind is None and model:
-        kind = Kind(f"{model} by its own names", {}, (model,), lambda tensors: {})
-    if kind is None:
-        raise UserError(
-            f"{path} holds {len(tensors)} tensors ({', '.join(list(tensors)[:4])}, ...)"
-            f" and is of no known kind ({', '.join(kind.name for kind in KINDS)}): "
-            "name its network with --model."
-        )
-    drops = (*kind.drops, (r".*\bnum_batches_tracked", "counters of BatchNorm"))
-    kept = {}
-    for name, tensor in tensors.items():
-        rule = next((rule for pattern, rule in drops if re.match(pattern, name)), "")
-        if rule:
-            dropped.setdefault(rule, []).append(name)
-        else:
-            kept[name] = tensor
-    counting, axis = kind.classes
-    if counting and kept.get(counting, np.empty(0)).ndim != 4:
-        raise UserError(
-            f"{path} looks like {kind.name}, but {counting}, which tells the number of "
-            "classes, is missing or no convolution: give the whole checkpoint."
-        )
-    try:
-        options = kind.options(kept)
-    except UserError as error:
-        raise UserError(f"{path} looks like {kind.name}, but {error}") from error
-    num_classes = kept[counting].shape[axis] if counting else 0
-    return Recognised(kind, kept, options, num_classes, dropped)
-
-
-def _kind_of(tensors) -> Kind | None:
-    for kind in KINDS:
-        if all(
-            name in tensors and _has_shape(tensors[name], shape)
-            for name, shape in kind.has.items()
-        ):
-            return kind
-    return None
-
-
-def _has_shape(tensor, shape: Shape) -> bool:
-    return tensor.ndim == len(shape) and all(
-        n in (None, m) for n, m in zip(shape, tensor.shape, strict=True)
-    )
-
-
-def _unwrap(saved, path, dropped) -> dict[str, np.ndarray]:
-    while isinstance(saved, Mapping):
-        wrapped = [k for k in ("state_dict", "model") if isinstance(saved.get(k), dict)]
-        if not wrapped:
-            break
-        beside = [str(key) for key in saved if key != wrapped[0]]
-        if beside:
-            dropped.setdefault("beside the network's weights", []).extend(beside)
-        saved = saved[wrapped[0]]
-    if not isinstance(saved, Mapping) or not saved:
-        raise UserError(
-            f"{path} holds {type(saved).__name__}, no tensors by name: give a file "
-            "with a state_dict."
-        )
-    for name, tensor in saved.items():
-        if not isinstance(tensor, np.ndarray) or not isinstance(name, str):
-            raise UserError(
-                f"{path} holds {type(tensor).__name__} under {name!r} where a tensor "
-                "should be: give a file with a state_dict."
-            )
-    return dict(saved)
-
-
-def _choose_copy(tensors, path, copy, dropped) -> dict[str, np.ndarray]:
-    copies = [c for c, p in COPIES.items() if any(n.startswith(p) for n in tensors)]
-    if copy not in copies:
-        if copies or copy != "student":
-            raise UserError(
-                f"{path} holds no weights of the {copy}, only "
-                f"{', '.join(copies) or 'one network'}: choose another --copy."
-            )
-        return tensors
-    prefix = COPIES[copy]
-    others = [name for name in tensors if not name.startswith(prefix)]
-    if others:
-        dropped[f"other copies than the {copy}"] = others
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }

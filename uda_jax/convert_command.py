@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from uda_jax.errors import UserError
 
@@ -31,6 +32,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     from uda_jax import convert, torch_files, weights
 
+    for name in options:
+        if name in weights.RUNNING:
+            raise UserError(
+                f"--{name} says how a network is run, and a file keeps what it is: "
+                "leave it out."
+            )
     found = weights.load_weights_file(
         arguments.input,
         model=arguments.model,
@@ -46,16 +53,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if found.initial:
         print(f"new, seed {arguments.seed}: {weights.abridged(found.initial)}")
     print(self_check(arguments.input, found))
-    if output.suffix == ".pth":
-        tensors = convert.to_torch(
-            found.params, found.batch_stats, found.model.torch.to_torch
-        )
-        if arguments.counters:
-            tensors = with_counters(tensors)
-        torch_files.write(output, tensors)
-        count, numbers = len(tensors), sum(t.size for t in tensors.values())
-    else:
-        count, numbers = weights.save(output, found, arguments.input)
+    try:
+        if output.suffix == ".pth":
+            tensors = convert.to_torch(
+                found.params, found.batch_stats, found.model.torch.to_torch
+            )
+            if arguments.counters:
+                tensors = with_counters(tensors)
+            torch_files.write(output, tensors)
+            count, numbers = len(tensors), sum(t.size for t in tensors.values())
+        else:
+            count, numbers = weights.save(output, found, arguments.input)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{output} cannot be written ({error}): make room, or choose another name."
+        ) from error
     print(
         f"{output}: {found.name} with {found.num_classes} classes from {found.kind}, "
         f"{count} tensors, {numbers:,} numbers, "
@@ -112,8 +124,21 @@ def check_output(output: Path) -> None:
     if output.suffix == ".safetensors":
         files.append(output.with_suffix(".json"))
     for file in files:
-        if file.exists():
+        if os.path.lexists(file):
             raise UserError(f"{file} exists already: choose another name or remove it.")
+    folder = output.absolute().parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(
+            f"{output} cannot be written, because {folder} is no folder: choose "
+            "another name."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{output} cannot be written, because {folder} is read-only: choose "
+            "another folder."
+        )
 
 
 def self_check(path: str, found: Any) -> str:

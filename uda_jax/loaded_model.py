@@ -54,7 +54,7 @@ def _predict(model, params, batch_stats, images):
     return model.forward(params, batch_stats, normalize(images), train=False)[0]
 
 
-def load_model(path: str | os.PathLike, **how: Any) -> LoadedModel:
+def load_model(path: str | os.PathLike, /, **how: Any) -> LoadedModel:
     """A network from a file or a workdir, ready to be called.
 
         model = uda_jax.load_model("daformer.safetensors")

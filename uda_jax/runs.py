@@ -5,6 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -202,7 +203,13 @@ def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
 
 
 def load_weights(
-    init_from: str, params: PyTree, batch_stats: PyTree, *, new_heads: bool = False
+    init_from: str,
+    params: PyTree,
+    batch_stats: PyTree,
+    *,
+    new_heads: bool = False,
+    row: Mapping[str, Any] | None = None,
+    label_space: str = "",
 ) -> tuple[PyTree, PyTree, str]:
     """Weights of another run or of a file for a network with these shapes.
 
@@ -213,13 +220,16 @@ def load_weights(
       params, batch_stats: the new network's own.
       new_heads: leaves outside of the backbone that the file lacks, or has in another
         shape, keep the values that they have in `params`.
+      row, label_space: the config's model and classes, which must be what the file says
+        of its own; shapes do not show how many branches are summed, or what the first
+        convolution sees.  None: not compared.
 
     Returns:
       (params, batch_stats, one line that says what was loaded and what stayed).
 
     Raises:
       UserError: nothing that can be read is there, or a name or shape differs (another
-        network, another class count).
+        network, another class count), or `row` or `label_space`.
     """
     # It reads workdirs by this module.
     from uda_jax.weights import fit_like
@@ -231,6 +241,8 @@ def load_weights(
             "no config.json): give a run's --workdir, a converted file or a checkpoint "
             "of PyTorch's."
         )
-    params, batch_stats, line = fit_like(path, params, batch_stats, new_heads=new_heads)
+    params, batch_stats, line = fit_like(
+        path, params, batch_stats, new_heads=new_heads, row=row, label_space=label_space
+    )
     # Arrays of jax's own: a train step takes the memory of those that it is given.
     return *jax.tree.map(jnp.array, (params, batch_stats)), line

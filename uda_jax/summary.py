@@ -270,7 +270,9 @@ def _evaluate_init_from(config: ConfigDict, workdir: Path) -> Report:
     runs.check_config(config)
     model = runs.make_model(config)
     own = jax.eval_shape(model.init, jax.random.key(0))
-    params, batch_stats, origin = runs.load_weights(config.init_from, *own)
+    params, batch_stats, origin = runs.load_weights(
+        config.init_from, *own, row=config.model, label_space=config.label_space
+    )
     test = open_dataset(config.test, config.label_space)
     print(f"weights     {origin}")
     forward = make_forward(model, params, batch_stats)

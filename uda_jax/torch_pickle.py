@@ -1,13 +1,15 @@
 """The pickle inside PyTorch's checkpoints, read without trust and without PyTorch.
 
 A pickle can call any function of the machine that reads it.  Here it may name only what
-`_ALLOWED` lists; everything else is refused by its name and never imported.
+`_ALLOWED` lists; everything else is refused by its name and never imported.  Nor may a
+small file fill the memory: a pickle can name one object many times, so nothing here
+copies, prints or repeats an object of unknown size.
 """
 
+import io
 import pickle
-import struct
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+import pickletools
+from collections.abc import Callable
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -34,6 +36,8 @@ _DTYPES = (
     "float64", "double", "float32", "float", "float16", "half", "bfloat16", "int64",
     "long", "int32", "int", "int16", "short", "int8", "uint8", "bool",
 )  # fmt: skip
+_MAX_AXES = 64  # of a numpy array
+_MAX_BYTES = 1000  # a pickled number has 16 at most
 
 
 class Storage(NamedTuple):
@@ -68,6 +72,15 @@ class _Call:
         raise AttributeError(name)
 
 
+class _Dict(dict):
+    """Stands for OrderedDict; has no attributes that a pickle could set."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        """Drops the state, `_metadata` of a state_dict: no weights are in it."""
+
+
 class _NumpyType:
     """Stands for the numpy.dtype of a pickled number."""
 
@@ -75,7 +88,7 @@ class _NumpyType:
 
     def __init__(self, code, *_):
         if not (isinstance(code, str) and code[:1] in "fiub" and len(code) == 2):
-            raise ValueError(f"numpy type {code!r}")
+            raise ValueError(f"numpy type {shown(code)}")
         self.name = code
 
     def __setstate__(self, state):
@@ -90,24 +103,50 @@ def _number(kind, data):
 
 
 def _encode(text, encoding):
-    if encoding != "latin1":
-        raise ValueError(encoding)
+    if encoding != "latin1" or len(text) > _MAX_BYTES:
+        raise ValueError("bytes that are no number's")
     return text.encode("latin1")
 
 
+def _dict(pairs=()):
+    new = _Dict(pairs)
+    if pairs:  # a list by Python 2, for one call; many would each make a copy of it
+        pairs.clear()
+    return new
+
+
+def _device(kind, index=None):
+    if not (isinstance(kind, str) and isinstance(index, int | None)):
+        raise ValueError("a device without a name")
+    text = kind if index is None else f"{kind}:{index}"
+    if len(text) > 40:
+        raise ValueError("a device with a long name")
+    return text
+
+
+def _integers_of(values=()):
+    if not (
+        isinstance(values, tuple | list)
+        and len(values) <= _MAX_AXES
+        and all(isinstance(value, int) for value in values)
+    ):
+        raise ValueError("a size that is not some integers")
+    return tuple(values)
+
+
 def _tensor(storage, offset, size, stride, *_):
-    if not isinstance(storage, Storage):
+    if not (isinstance(storage, Storage) and isinstance(offset, int)):
         raise ValueError("a tensor without a storage")
-    return _Tensor(storage, int(offset), tuple(size), tuple(stride))
+    return _Tensor(storage, offset, _integers_of(size), _integers_of(stride))
 
 
 _ALLOWED = {
-    "collections.OrderedDict": _Call(OrderedDict),
+    "collections.OrderedDict": _Call(_dict),
     "torch._utils._rebuild_tensor": _Call(_tensor),
     "torch._utils._rebuild_tensor_v2": _Call(_tensor),
     "torch._utils._rebuild_parameter": _Call(lambda tensor, *_: tensor),
-    "torch.Size": _Call(tuple),
-    "torch.device": _Call(lambda *parts: ":".join(map(str, parts))),
+    "torch.Size": _Call(_integers_of),
+    "torch.device": _Call(_device),
     "_codecs.encode": _Call(_encode),
     "numpy.dtype": _Call(_NumpyType),
     "numpy.core.multiarray.scalar": _Call(_number),
@@ -129,32 +168,48 @@ class _Unpickler(pickle.Unpickler):
             return _ALLOWED[f"{module}.{name}"]
         except KeyError:
             raise UserError(
-                f"{self.path} asks for {f'{module}.{name}'[:80]!r}, which no network's "
+                f"{self.path} asks for {shown(f'{module}.{name}')}, which no network's "
                 "weights need; it was not run: save the state_dict alone, or do not "
                 "trust this file."
             ) from None
 
     def persistent_load(self, saved_id):
         kind, name, key, _, numel, *view = saved_id
-        if kind != "storage" or name not in _STORAGES or any(view):
-            raise ValueError(f"unknown storage {saved_id!r}")
-        storage = Storage(np.dtype(_STORAGES[name]), str(key), int(numel))
-        if self.storages.setdefault(storage.key, storage) != storage:
-            raise ValueError(f"two descriptions of storage {storage.key}")
-        return storage
+        if kind != "storage" or not isinstance(name, str) or name not in _STORAGES:
+            raise ValueError(f"unknown storage {shown(name)}")
+        if not (isinstance(key, str | int) and isinstance(numel, int)):
+            raise ValueError("a storage without a name or a length")
+        if any(view) or numel < 0:
+            raise ValueError(f"storage {shown(key)} is a view or negative")
+        storage = Storage(np.dtype(_STORAGES[name]), str(key), numel)
+        known = self.storages.setdefault(storage.key, storage)
+        if known != storage:
+            raise ValueError(f"two descriptions of storage {shown(key)}")
+        return known
+
+
+def shown(value: object) -> str:
+    """A value out of a file as a few printable characters of one line."""
+    if isinstance(value, str):
+        return ascii(value[:80])
+    if isinstance(value, int) and abs(value) < 2**63:
+        return str(value)
+    return f"a {type(value).__name__}"
 
 
 def damaged(path: Path, reason: object) -> UserError:
     """The sentence about a file whose inside contradicts itself."""
+    # Names from the file may be in it, with line breaks and codes for the terminal.
+    text = "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in str(reason)[:200])
     return UserError(
-        f"{path} is truncated, damaged or no checkpoint ({str(reason)[:120]}): copy or "
+        f"{path} is truncated, damaged or no checkpoint ({text[:200]}): copy or "
         "download it again."
     )
 
 
 @contextmanager
-def _one_sentence(path):
-    """Whatever a damaged or hostile pickle raises becomes a UserError."""
+def one_sentence(path: Path):
+    """Whatever reading a damaged or hostile file raises becomes a UserError."""
     try:
         yield
     except UserError:
@@ -174,9 +229,25 @@ def load_pickle(stream: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
     Raises:
       UserError: it asks for what is not on the list, or is not whole.
     """
-    unpickler = _Unpickler(stream, path)
-    with _one_sentence(path):
+    with one_sentence(path):
+        unpickler = _Unpickler(io.BytesIO(_next_pickle(stream)), path)
         return unpickler.load(), unpickler.storages
+
+
+def _next_pickle(stream) -> bytes:
+    """One whole pickle from `stream`, whose numbers cannot ask for much memory."""
+    start = stream.tell()
+    index = 0
+    # Also compares the length of every string with the bytes that are there, which
+    # `pickle` would make room for first.
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            index = max(index, argument)
+    length = stream.tell() - start
+    if index > length:  # `pickle` makes a table of this size
+        raise ValueError(f"{length} bytes name object {shown(index)}")
+    stream.seek(start)
+    return stream.read(length)
 
 
 def fill_tensors(
@@ -185,81 +256,53 @@ def fill_tensors(
     """The same object with an array in the place of every tensor, a view if possible.
 
     Args:
-      saved: from `load_pickle`; its dicts and lists are changed.
+      saved: from `load_pickle`; its lists are changed, its dicts become plain ones.
       path: for messages.
       find: storage -> (buffer, first byte in it).
 
     Raises:
-      UserError: a tensor reaches outside of its storage.
+      UserError: a tensor reaches outside of its storage or repeats its numbers.
     """
-    with _one_sentence(path):
-        return _fill(saved, path, find, {})
+    with one_sentence(path):
+        return _fill(saved, (), path, find, {})
 
 
-def _fill(node, path, find, seen):
-    if isinstance(node, _Tensor):
-        return _array(node, path, find)
+def _fill(node, keys, path, find, seen):
     if id(node) in seen:  # shared by two others, or by itself
         return seen[id(node)][1]
-    new = node
-    seen[id(node)] = node, node  # keeps the id from being given again
+    new = {} if isinstance(node, dict) else node
+    seen[id(node)] = node, new  # the node keeps the id from being given again
     if isinstance(node, dict):
         for key, value in node.items():
-            node[key] = _fill(value, path, find, seen)
-    elif isinstance(node, list):
-        node[:] = [_fill(value, path, find, seen) for value in node]
-    elif type(node) is tuple:
-        new = tuple(_fill(value, path, find, seen) for value in node)
-        seen[id(node)] = node, new
+            new[key] = _fill(value, (*keys, key), path, find, seen)
+    elif isinstance(node, list) or type(node) is tuple:
+        items = [_fill(v, (*keys, i), path, find, seen) for i, v in enumerate(node)]
+        if isinstance(node, list):
+            node[:] = items
+        else:
+            new = tuple(items)
+    elif isinstance(node, _Tensor):
+        new = _array(node, keys, path, find)
+    seen[id(node)] = node, new
     return new
 
 
-def _array(tensor, path, find):
+def _array(tensor, keys, path, find):
     storage, offset, size, stride = tensor
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    name = "".join(f"[{shown(key)}]" for key in keys)[-100:]
     if min((offset, *size, *stride)) < 0 or (0 not in size and last >= storage.numel):
-        raise damaged(path, f"a tensor reaches outside of its storage {storage.key}")
+        raise damaged(
+            path, f"tensor {name} reaches outside of its storage {shown(storage.key)}"
+        )
+    if prod(size) > storage.numel:
+        # A few bytes would become any number of numbers as soon as they are copied.
+        raise UserError(
+            f"{path} has a tensor {name} with more elements than numbers saved for it "
+            "(expanded?): save a contiguous copy of it."
+        )
     buffer, start = find(storage)
     flat = np.frombuffer(buffer, storage.dtype, storage.numel, start)
     return np.lib.stride_tricks.as_strided(
         flat[offset:], size, [s * flat.itemsize for s in stride], writeable=False
     )
-
-
-# --- writing --------------------------------------------------------------------------
-
-
-def state_dict_pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle of an OrderedDict of tensors; storage i is that of the i-th tensor.
-
-    Protocol 2, put together from its opcodes, because PyTorch's classes are not here.
-
-    Args:
-      tensors: float32 or int64 arrays by name.
-    """
-    parts = [b"\x80\x02", b"ccollections\nOrderedDict\n)R("]
-    for key, (name, tensor) in enumerate(tensors.items()):
-        storage = {"float32": "FloatStorage", "int64": "LongStorage"}[str(tensor.dtype)]
-        strides = [prod(tensor.shape[axis + 1 :]) for axis in range(tensor.ndim)]
-        parts += [
-            _text(name),
-            b"ctorch._utils\n_rebuild_tensor_v2\n(",
-            b"(" + _text("storage") + b"ctorch\n" + storage.encode() + b"\n",
-            _text(str(key)) + _text("cpu") + _integer(tensor.size) + b"tQ",
-            _integer(0) + _integers(tensor.shape) + _integers(strides),
-            b"\x89ccollections\nOrderedDict\n)RtR",  # requires_grad, hooks
-        ]
-    return b"".join(parts) + b"u."
-
-
-def _text(text: str) -> bytes:
-    data = text.encode("utf-8")
-    return b"X" + struct.pack("<I", len(data)) + data
-
-
-def _integer(number: int) -> bytes:
-    return b"J" + struct.pack("<i", number)
-
-
-def _integers(numbers) -> bytes:
-    return b"(" + b"".join(map(_integer, numbers)) + b"t"

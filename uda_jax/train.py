@@ -48,6 +48,8 @@ def init_state(
     seed: int,
     init_from: str = "",
     init_new_heads: bool = False,
+    row: ConfigDict | None = None,
+    label_space: str = "",
 ) -> tuple[TrainState, str]:
     """The state before the first step, and one line on where its weights come from."""
     key = jax.random.key(seed)
@@ -56,8 +58,9 @@ def init_state(
     origin = f"random, seed {seed}"
     if init_from:
         segmentor, batch_stats, origin = runs.load_weights(
-            init_from, segmentor, batch_stats, new_heads=init_new_heads
-        )
+            init_from, segmentor, batch_stats, new_heads=init_new_heads,
+            row=row, label_space=label_space,
+        )  # fmt: skip
     extra, memory = method.init(method_key)
     params = {"segmentor": segmentor, **extra}
     state = TrainState(
@@ -183,8 +186,9 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     for dataset in filter(None, (source, target, test)):
         dataset[0]
     state, origin = init_state(
-        model, method, optimizer, config.seed, config.init_from, config.init_new_heads
-    )
+        model, method, optimizer, config.seed, config.init_from, config.init_new_heads,
+        config.model, config.label_space,
+    )  # fmt: skip
     state = parallel.replicate(state, mesh)
 
     if parallel.is_main():

@@ -4,21 +4,47 @@ Each becomes a `Source`: arrays by the paths of their leaves, and what is known 
 network that they are for.
 """
 
+import inspect
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from uda_jax import torch_files
-from uda_jax.checkpoint_kinds import recognise
 from uda_jax.convert import Given, by_path, leaves_by_path
 from uda_jax.errors import UserError
-from uda_jax.models import Model
+from uda_jax.factories import build, keywords
+from uda_jax.labels import get_label_space
+from uda_jax.models import MODELS, Model, Prediction
+from uda_jax.models.deeplabv2 import FORMS, Form
+from uda_jax.models.discriminator import discriminator
+from uda_jax.models.model import check_options
+from uda_jax.recognise import recognise
 
 FORMAT = "uda_jax weights 1"  # of converted files, see uda_jax.weights
+
+# Options that say how a network is run or trained; its numbers fit them all.
+RUNNING = ("batch_norm", "compute_dtype", "remat", "drop_path", "dropout")
+# What only the heads show: new ones may differ.
+OF_HEADS = ("branches", "multi_level", "aux_heads", "channels")
+
+
+def _discriminator(num_classes: int, *, naming: str = "advent") -> Model:
+    """A discriminator, so that its files are converted like the segmentors'."""
+    network = discriminator(num_classes)
+    check_options("discriminator", naming=(naming, tuple(network.torch)))
+
+    def forward(params, batch_stats, x, *, train, rngs=None):
+        return Prediction(network.forward(params, x)), batch_stats
+
+    init = lambda key: (network.init(key), {})
+    return Model(init, forward, torch=network.torch[naming])
+
+
+NETWORKS = {**MODELS, "discriminator": _discriminator}
 
 
 class Source(NamedTuple):
@@ -32,7 +58,8 @@ class Source(NamedTuple):
       num_classes: of its classifier; 0 for a backbone alone.
       label_space: key of LABEL_SPACES or "".
       dropped: rule -> names.
-      pairs: network -> (path, array) pairs for `convert.fit`.
+      pairs: network -> (path, array) pairs for `convert.fit`; an array that the file
+        does not hold, and that its names imply, has the name "".
       asks: (option, sentence) that the file does not say.
       backbone_only: there are no heads in it.
       settled: it is this library's own, whose options leave nothing open.
@@ -67,7 +94,9 @@ def open_source(
     """
     path = Path(path)
     saved = None if path.is_dir() else torch_files.read(path)
-    own = isinstance(saved, dict) and any(str(n).startswith("params/") for n in saved)
+    own = isinstance(saved, dict) and any(
+        isinstance(name, str) and name.startswith("params/") for name in saved
+    )
     if (own or saved is None) and copy != "student":
         raise UserError(f"{path} holds one network alone: leave out --copy={copy}.")
     if saved is None:
@@ -81,13 +110,93 @@ def open_source(
         table = network.torch.to_flax
         if kind.table:
             table = (*kind.table, (r"^", network.backbone.replace("/", ".")))
-        return by_path(found.tensors, table)
+        return [
+            (path, _called(given, found.own.get(given.name, "")))
+            for path, given in by_path(found.tensors, table)
+        ]
 
     return Source(
         f"{path} ({kind.name})", kind.name, kind.models, found.options,
         found.num_classes, "", found.dropped, pairs, kind.asks,
-        backbone_only=bool(kind.table),
+        backbone_only=found.backbone_only,
     )  # fmt: skip
+
+
+def _called(given: Given, name: str) -> Given:
+    return Given(name, given.shown.replace(given.name, name, 1), given.value)
+
+
+def network_of(
+    source: Source, name: str, num_classes: int, asked: Mapping[str, Any]
+) -> tuple[Model, dict[str, Any]]:
+    """The network `name` with the source's options and those asked for, and both.
+
+    Raises:
+      UserError: the network cannot be had with them.
+    """
+    known = source.options
+    if source.backbone_only:  # which fits several networks
+        known = {k: v for k, v in known.items() if k in keywords(NETWORKS[name])}
+    if "name" in asked:
+        raise UserError(f'{source.what}: a network has no option "name": give model.')
+    options = {**known, **asked}
+    try:
+        row = {"name": name, **options}
+        return build(NETWORKS, "model", row, num_classes), options
+    except UserError as error:
+        raise UserError(f"{source.what} is not usable: {error}") from error
+
+
+def full_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` of a network with its factory's defaults in the other places."""
+    parameters = inspect.signature(NETWORKS[name]).parameters
+    defaults = {key: parameters[key].default for key in keywords(NETWORKS[name])}
+    full = {**defaults, **options}
+    form = FORMS.get(full["form"]) if name == "deeplabv2" else None
+    for key in Form._fields if form else ():
+        if full[key] is None:
+            full[key] = getattr(form, key)
+    return full
+
+
+def check_same(
+    source: Source, row: Mapping[str, Any], label_space: str, *, new_heads: bool
+) -> None:
+    """That a config's model is the source's, where arrays fit and numbers would differ.
+
+    Args:
+      source: whose arrays have the places and shapes of the config's model.
+      row: config.model.
+      label_space: of the config.
+      new_heads: heads and classes may differ.
+
+    Raises:
+      UserError: another option or another label space.
+    """
+    options = dict(row)
+    name = options.pop("name")
+    here, there = full_options(name, options), source.options
+    if source.settled:
+        there = full_options(source.models[0], there)
+    # Which parameters learn ("affine") says nothing about what they compute.
+    free = (*RUNNING, "affine", *(OF_HEADS if new_heads else ()))
+    differing = [
+        f"{key}={value} where config.model.{key} is {here[key]}"
+        for key, value in there.items()
+        if key in here and key not in free and value != here[key]
+    ]
+    if source.settled and name != source.models[0]:
+        differing.insert(0, f"model {source.models[0]} where config.model is {name}")
+    spaces = (source.label_space, label_space)
+    if all(spaces) and spaces[0] != spaces[1] and not new_heads:
+        differing.append(
+            f"label_space={spaces[0]} where config.label_space is {spaces[1]}"
+        )
+    if differing:
+        raise UserError(
+            f"init_from={source.what} has {', '.join(differing)}: set the config to "
+            "what the weights were trained with, or choose another file."
+        )
 
 
 def _open_workdir(path) -> Source:
@@ -111,21 +220,49 @@ def _open_converted(path, description, saved) -> Source:
             together = (file.metadata() or {}).get("pair") == known["pair"]
         row = known["model"]
         name = row.pop("name")
-        rest = [known[key] for key in ("kind", "num_classes", "label_space")]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        _check_description(known, name)
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} has this library's names and is no safetensors file: give the "
+            "file that was converted."
+        ) from error
+    except (
+        OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError
+    ) as error:  # fmt: skip
+        told = str(error).rstrip(".")
+        if not isinstance(error, UserError):
+            told = f"{type(error).__name__}: {told}"
         raise UserError(
             f"{path} needs {description.name} beside it, which says what network it is "
-            f"for, and it cannot be used ({type(error).__name__}: {error}): keep the "
-            "two files together."
+            f"for, and it cannot be used ({told}): keep the two files together."
         ) from error
     if known.get("format") != FORMAT or not together:
         raise UserError(
             f"{path} and {description.name} do not belong together, or are of another "
             "version of this library: convert the original file again."
         )
+    if not all(map(str.isprintable, saved)):
+        raise UserError(
+            f"{path} holds tensors whose names are no paths: convert the original file "
+            "again."
+        )
     pairs = [(p, Given(p, f"{p} {list(a.shape)}", a)) for p, a in saved.items()]
-    kind, num_classes, label_space = rest
     return Source(
-        f"{path} ({kind})", kind, (name,), row, num_classes, label_space, {},
-        lambda network: pairs, settled=True,
+        f"{path} ({known['kind']})", known["kind"], (name,), row, known["num_classes"],
+        known["label_space"], {}, lambda network: pairs, settled=True,
     )  # fmt: skip
+
+
+def _check_description(known, name) -> None:
+    """Raises a UserError for values of a kind that this library never writes."""
+    if name not in list(NETWORKS):
+        raise UserError(f"its model {name!r} is none of {', '.join(NETWORKS)}")
+    classes, kind, space = (known[k] for k in ("num_classes", "kind", "label_space"))
+    if type(classes) is not int or classes < 1:
+        raise UserError(f"its num_classes {classes!r} is no number of at least 1")
+    if not isinstance(kind, str) or not kind.isprintable():
+        raise UserError(f"its kind {kind!r} is no text")
+    if not isinstance(space, str):
+        raise UserError(f"its label_space {space!r} is no name")
+    if space:
+        get_label_space(space)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,32 +18,22 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from uda_jax import __version__
-from uda_jax.convert import fit, leaves_by_path
+from uda_jax.convert import Fitted, fit, leaves_by_path
 from uda_jax.errors import UserError, did_you_mean
-from uda_jax.factories import build, keywords
 from uda_jax.labels import get_label_space
-from uda_jax.models import MODELS, Model, Prediction
-from uda_jax.models.discriminator import discriminator
-from uda_jax.models.model import check_options
-from uda_jax.weight_sources import FORMAT, open_source
+from uda_jax.models import Model
+from uda_jax.weight_sources import (
+    FORMAT,
+    NETWORKS,
+    RUNNING,
+    check_same,
+    full_options,
+    network_of,
+    open_source,
+)
 
 PyTree = Any
 NEW_HEADS = "new heads were asked for"
-
-
-def _discriminator(num_classes: int, *, naming: str = "advent") -> Model:
-    """A discriminator, so that its files are converted like the segmentors'."""
-    network = discriminator(num_classes)
-    check_options("discriminator", naming=(naming, tuple(network.torch)))
-
-    def forward(params, batch_stats, x, *, train, rngs=None):
-        return Prediction(network.forward(params, x)), batch_stats
-
-    init = lambda key: (network.init(key), {})
-    return Model(init, forward, torch=network.torch[naming])
-
-
-NETWORKS = {**MODELS, "discriminator": _discriminator}
 
 
 class Weights(NamedTuple):
@@ -74,6 +65,7 @@ class Weights(NamedTuple):
 
 def load_weights_file(
     path: str | os.PathLike,
+    /,
     *,
     model: str = "",
     num_classes: int = 0,
@@ -114,6 +106,8 @@ def load_weights_file(
             f"{source.what} is for {' or '.join(source.models)}, and {told} was given: "
             "name the network that it is for."
         )
+    if type(num_classes) is not int or num_classes < 0:
+        raise UserError(f"num_classes={num_classes} is no count: give 1 or more.")
     num_classes = num_classes or source.num_classes
     if not num_classes:
         raise UserError(f"{source.what} shows no number of classes: give num_classes.")
@@ -126,23 +120,17 @@ def load_weights_file(
     for option, sentence in source.asks:
         if option not in options:
             raise UserError(f"{path}: {sentence}.")
-    known = _known_options(name, source)
-    for option in options.keys() & known.keys() if source.settled else ():
-        if options[option] != known[option]:
+    settled = full_options(name, source.options) if source.settled else {}
+    for option in options.keys() & settled.keys() - set(RUNNING):
+        if options[option] != settled[option]:
             raise UserError(
-                f"{source.what} has {option}={known[option]}, and "
+                f"{source.what} has {option}={settled[option]}, and "
                 f"{option}={options[option]} was asked for: leave it out."
             )
-    options = {**known, **options}
-    network = build(NETWORKS, "model", {"name": name, **options}, num_classes)
+    network, options = network_of(source, name, num_classes, options)
     key = jax.random.key(seed)
     shapes = network.init(key) if new_heads else jax.eval_shape(network.init, key)
-    fitted = fit(
-        source.pairs(network),
-        *shapes,
-        what=source.what,
-        backbone=network.backbone if new_heads else None,
-    )
+    fitted = _fit(source, network, *shapes, new_heads=new_heads, what=source.what)
     dropped = source.dropped
     if fitted.unused:
         dropped = {**dropped, NEW_HEADS: fitted.unused}
@@ -159,7 +147,13 @@ def load_weights_file(
 
 
 def fit_like(
-    path: str | os.PathLike, params: PyTree, batch_stats: PyTree, *, new_heads: bool
+    path: str | os.PathLike,
+    params: PyTree,
+    batch_stats: PyTree,
+    *,
+    new_heads: bool,
+    row: Mapping[str, Any] | None = None,
+    label_space: str = "",
 ) -> tuple[PyTree, PyTree, str]:
     """The arrays of `path` for a network that exists already.
 
@@ -167,6 +161,8 @@ def fit_like(
       path: see `load_weights_file`.
       params, batch_stats: the network's own.
       new_heads: see `load_weights_file`; such leaves keep their values.
+      row, label_space: the config's model and classes; what the file says of its own
+        must agree.  None: names and shapes alone are compared.
 
     Returns:
       (params, batch_stats, one line that says what was loaded and what stayed).
@@ -177,13 +173,12 @@ def fit_like(
     source = open_source(path)
     _check_heads(source, new_heads)
     network = _network_like(source, params)
-    fitted = fit(
-        source.pairs(network),
-        params,
-        batch_stats,
+    fitted = _fit(
+        source, network, params, batch_stats, new_heads=new_heads,
         what=f"init_from={source.what}",
-        backbone=network.backbone if new_heads else None,
-    )
+    )  # fmt: skip
+    if row is not None:
+        check_same(source, row, label_space, new_heads=new_heads)
     leaves = jax.tree.leaves((fitted.params, fitted.batch_stats))
     total = sum(leaf.size for leaf in leaves)
     line = f"{len(leaves) - len(fitted.initial)} arrays"
@@ -199,6 +194,9 @@ def fit_like(
         line += f"; initial values: {abridged(fitted.initial)}"
     if source.backbone_only and "input_form" in source.options:
         line += f"; made for input_form={source.options['input_form']}"
+    for option, _ in source.asks if row is not None else ():
+        full = full_options(row["name"], {k: row[k] for k in row if k != "name"})
+        line += f"; {option}={full[option]} as the config says, the file does not"
     return fitted.params, fitted.batch_stats, line
 
 
@@ -210,18 +208,23 @@ def _check_heads(source, new_heads):
         )
 
 
-def _known_options(name, source) -> dict[str, Any]:
-    """Those that this network has: a backbone fits several."""
-    known = keywords(NETWORKS[name])
-    return {k: v for k, v in source.options.items() if k in known}
+def _fit(source, network, params, batch_stats, *, new_heads, what) -> Fitted:
+    """`convert.fit`, with what the file implies and does not hold among the new."""
+    pairs = source.pairs(network)
+    backbone = network.backbone if new_heads else None
+    fitted = fit(pairs, params, batch_stats, what=what, backbone=backbone)
+    implied = {path for path, given in pairs if not given.name}
+    return fitted._replace(
+        unused=[name for name in fitted.unused if name],
+        initial=fitted.initial + sorted(implied - set(fitted.initial)),
+    )
 
 
 def _network_like(source, params) -> Model:
     """The source's network; for a backbone alone, the one whose place `params` has."""
     classes = source.num_classes or 2
     for name in source.models:
-        row = {"name": name, **_known_options(name, source)}
-        network = build(NETWORKS, "model", row, classes)
+        network, _ = network_of(source, name, classes, {})
         prefix = network.backbone.split("/", 1)[0]
         if not source.backbone_only or prefix in params:
             return network
@@ -254,9 +257,11 @@ def save(
             source["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
     else:
         source["step"] = weights.step
+    # How it was run is no part of the network.
+    lasting = {k: v for k, v in weights.options.items() if k not in RUNNING}
     known = {
         "format": FORMAT,
-        "model": {"name": weights.name, **weights.options},
+        "model": {"name": weights.name, **lasting},
         "num_classes": weights.num_classes,
         "label_space": weights.label_space,
         "kind": weights.kind,
@@ -274,11 +279,17 @@ def save(
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         save_file(arrays, f"{folder}/weights", metadata={"pair": known["pair"]})
         Path(folder, "json").write_text(json.dumps(known, indent=2) + "\n")
-        os.replace(f"{folder}/weights", path)
+        # save_file makes files that only their owner can read.
+        os.chmod(f"{folder}/weights", os.stat(f"{folder}/json").st_mode)
         try:
             os.replace(f"{folder}/json", description)
-        except OSError:
-            path.unlink()
+            os.replace(f"{folder}/weights", path)
+        except BaseException:  # Ctrl-C too
+            moved = [
+                not os.path.exists(f"{folder}/{name}") for name in ("json", "weights")
+            ]
+            if moved == [True, False]:  # a description alone is of no use
+                description.unlink()
             raise
     return known["tensors"], known["numbers"]
 

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from uda_jax.errors import UserError
-from uda_jax.models import convolution, convolution_cpu
+from uda_jax.models import convolution
 from uda_jax.models.layers import BatchNorm, resize_bilinear, resize_nearest
 
 
@@ -93,31 +92,32 @@ CONVS = [  # height, width, kernel size, stride, padding, dilation
 ]
 
 
-def plain_conv(x, kernel, stride, padding, dilation, groups=1):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        rhs_dilation=(dilation, dilation),
-        feature_group_count=groups,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+def plain(function):
+    """The form of `function` for every platform but a CPU, on whatever runs here."""
+
+    def run(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jax, "default_backend", lambda: "gpu")
+            return function(*arguments)
+
+    return run
 
 
-def assert_same_values_and_gradients(mine, plain, *arguments):
+def assert_plain_xla_is_the_same(function, *arguments, rtol=1e-5, atol=1e-4):
+    """In values and gradients."""
+
     @jax.jit
     def both(arguments, dy):
-        y, pull = jax.vjp(mine, *arguments)
-        y_plain, pull_plain = jax.vjp(plain, *arguments)
+        y, pull = jax.vjp(function, *arguments)
+        y_plain, pull_plain = jax.vjp(plain(function), *arguments)
         return (y, *pull(dy)), (y_plain, *pull_plain(dy))
 
-    dy = normal(2, *jax.eval_shape(plain, *arguments).shape)
+    dy = normal(2, *jax.eval_shape(plain(function), *arguments).shape)
     results, wanted = both(arguments, dy)
     for result, want in zip(
         jax.tree.leaves(results), jax.tree.leaves(wanted), strict=True
     ):
-        np.testing.assert_allclose(result, want, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(result, want, rtol=rtol, atol=atol)
 
 
 # Each pair of channels takes other forms: 3 are an image's.
@@ -127,9 +127,8 @@ def test_cpu_convolution_equals_plain_xla(
     height, width, size, stride, padding, dilation, channels_in, channels_out
 ):
     geometry = dict(stride=stride, padding=padding, dilation=dilation)
-    assert_same_values_and_gradients(
+    assert_plain_xla_is_the_same(
         partial(convolution.conv, **geometry),
-        partial(plain_conv, **geometry),
         normal(0, 2, height, width, channels_in),
         normal(1, size, size, channels_in, channels_out),
     )
@@ -149,9 +148,8 @@ def test_cpu_depthwise_convolution_equals_plain_xla(
     height, width, size, padding, dilation
 ):
     geometry = dict(padding=padding, dilation=dilation, groups=5)
-    assert_same_values_and_gradients(
+    assert_plain_xla_is_the_same(
         partial(convolution.conv, **geometry),
-        partial(plain_conv, stride=1, **geometry),
         normal(0, 2, height, width, 5),
         normal(1, size, size, 1, 5),
     )
@@ -159,27 +157,21 @@ def test_cpu_depthwise_convolution_equals_plain_xla(
 
 def test_grouped_convolution_that_is_not_depthwise():
     x, kernel = normal(0, 1, 5, 5, 4), normal(1, 3, 3, 2, 6)
+    conv = partial(convolution.conv, stride=2, padding=1)
     halves = [
-        plain_conv(x[..., :2], kernel[..., :3], 2, 1, 1),
-        plain_conv(x[..., 2:], kernel[..., 3:], 2, 1, 1),
+        conv(x[..., :2], kernel[..., :3]),
+        conv(x[..., 2:], kernel[..., 3:]),
     ]
-    mine = convolution.conv(x, kernel, stride=2, padding=1, groups=2)
+    mine = conv(x, kernel, groups=2)
     np.testing.assert_allclose(mine, jnp.concatenate(halves, -1), atol=1e-5)
 
 
 @pytest.mark.parametrize("height, width", [(9, 14), (3, 2), (1, 1)])
 @pytest.mark.parametrize("dilations", [(6, 12), (1, 2, 2, 5)])
 def test_cpu_dilated_sum_equals_a_sum_of_plain_convolutions(height, width, dilations):
-    def plain(x, kernels):
-        return sum(
-            plain_conv(x, kernel, 1, d, d)
-            for kernel, d in zip(kernels, dilations, strict=True)
-        )
-
     kernels = tuple(normal(i, 3, 3, 16, 3) for i, _ in enumerate(dilations))
-    assert_same_values_and_gradients(
+    assert_plain_xla_is_the_same(
         partial(convolution.dilated_sum, dilations=dilations),
-        plain,
         normal(9, 2, height, width, 16),
         kernels,
     )
@@ -197,25 +189,16 @@ def test_cpu_forms_keep_the_dtype(size, channels_in, groups):
     assert all(y.dtype == jnp.bfloat16 for y in jax.eval_shape(both, x, kernel))
 
 
+@pytest.mark.parametrize("ceil_mode", [False, True])
 @pytest.mark.parametrize("height, width", [(8, 6), (7, 9), (1, 2), (2, 1)])
-def test_cpu_max_pool_equals_plain_xla_on_ties_too(height, width):
+def test_cpu_max_pool_equals_plain_xla_on_ties_too(height, width, ceil_mode):
     # Few distinct values: many windows have ties.
     x = np.random.default_rng(0).integers(0, 3, (2, height, width, 3))
+    pool = partial(convolution.max_pool_3x3_stride2, ceil_mode=ceil_mode)
     x = jnp.asarray(x, jnp.float32)
-
-    def plain(x):
-        pads = ((0, 0), (1, 1), (1, 1), (0, 0))
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
-
-    @jax.jit
-    def both(x, dy):
-        mine, pull = jax.vjp(convolution_cpu.max_pool_3x3_stride2, x)
-        theirs, pull_plain = jax.vjp(plain, x)
-        return (mine, *pull(dy)), (theirs, *pull_plain(dy))
-
-    dy = normal(1, *jax.eval_shape(plain, x).shape)
-    for mine, theirs in zip(*both(x, dy), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    halves = [n // 2 + 1 if ceil_mode else (n + 1) // 2 for n in (height, width)]
+    assert jax.eval_shape(pool, x).shape == (2, *halves, 3)
+    assert_plain_xla_is_the_same(pool, x, rtol=1e-7, atol=1e-6)
 
 
 def batch_norm(x, *, use_running, scale=1.0, **options):
@@ -289,3 +272,4 @@ def test_fusion_barrier_stays_in_the_program_and_has_a_gradient():
         assert program.as_text().count(" call(") >= 4
     np.testing.assert_allclose(program(x), jax.grad(network)(x))
     np.testing.assert_array_equal(jax.vmap(convolution.fusion_barrier)(x), x)
+    assert plain(convolution.fusion_barrier)(x) is x
