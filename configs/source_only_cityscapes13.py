@@ -23,7 +23,7 @@ def get_config(city: str = "rio") -> ConfigDict:
     config.target.reader = ""  # the target is not looked at
     config.steps = 40_000
     config.batch_size = 8
-    config.data.crop_size = (1024, 1024)
+    config.data.source.crop_size = (1024, 1024)
     config.optimizer = ConfigDict(
         dict(
             name="sgd",

@@ -45,11 +45,12 @@ def get_config(variant: str = "source") -> ConfigDict:
     config.optimizer = ConfigDict({**optimizer, "head_multiplier": 1.0})
     config.batch_size = 4
     config.steps = 900
-    config.data.crop_size = (96, 192)
     # Half size, for training and for the network's eyes in the evaluation: whole scenes
     # in the receptive field teach a network from scratch faster than details do.
-    config.data.resize = (128, 256)
-    config.data.scales = (1.0, 1.25)
+    for geometry in (config.data.source, config.data.target):
+        geometry.crop_size = (96, 192)
+        geometry.resize = (128, 256)
+        geometry.scales = (1.0, 1.25)
     config.evaluation.size = (128, 256)
     config.method = ConfigDict(dict(name="source_only", class_weights="middle"))
     config.evaluate_every = 450

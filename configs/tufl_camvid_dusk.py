@@ -19,9 +19,10 @@ def get_config() -> ConfigDict:
     config.batch_size = 4
     config.steps = 120
     # Half size, as in configs/source_only_minicity.py.
-    config.data.resize = (180, 240)
-    config.data.crop_size = (128, 192)
-    config.data.scales = (1.0, 1.25)
+    for geometry in (config.data.source, config.data.target):
+        geometry.resize = (180, 240)
+        geometry.crop_size = (128, 192)
+        geometry.scales = (1.0, 1.25)
     config.evaluation.size = (180, 240)
     config.model.width = 0.25
     config.batch_norm = "train"

@@ -17,11 +17,12 @@ def get_config() -> ConfigDict:
     config.init_from = "runs/source_only_minicity"
     config.batch_size = 4
     config.steps = 150
-    config.data.crop_size = (96, 192)
     # Half size, for training and for the network's eyes in the evaluation: whole scenes
     # in the receptive field teach a network from scratch faster than details do.
-    config.data.resize = (128, 256)
-    config.data.scales = (1.0, 1.25)
+    for geometry in (config.data.source, config.data.target):
+        geometry.crop_size = (96, 192)
+        geometry.resize = (128, 256)
+        geometry.scales = (1.0, 1.25)
     config.evaluation.size = (128, 256)
     config.model.width = 0.25
     # Published: frozen.  This network has no ImageNet past and its statistics are the

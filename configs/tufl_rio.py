@@ -66,7 +66,7 @@ def get_config(city: str = "rio") -> ConfigDict:
     )
     # The released program draws the target's flip, scale and crop once per run (Q11);
     # True repeats that, False draws them for every image.
-    config.data.frozen_augmentation = False
+    config.data.target.frozen = False
     config.log_every = 20
     config.evaluate_every = 200
     config.panels_every = 500

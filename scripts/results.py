@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from markers import replace_block
 
-from uda_jax.metrics import Report, bootstrap_difference
+from uda_jax.metrics import Report
+from uda_jax.scores import bootstrap_difference
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
 

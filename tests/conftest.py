@@ -63,9 +63,13 @@ def write_minicity(root):
 def shrink(config: ConfigDict, steps=4) -> ConfigDict:
     """The same config, as small as it gets."""
     config.steps, config.batch_size = steps, 4
-    config.data.crop_size = (64, 64)
-    config.data.threads = 0
+    for geometry in (config.data.source, config.data.target):
+        for name in {"crop_size", "size"} & set(geometry):
+            geometry[name] = (64, 64)
+    config.data.threads, config.data.prepared = 0, ""
     config.model.width = 0.125
+    if config.model.backbone == "resnet101":  # takes minutes to compile
+        config.model.backbone = "resnet18"
     config.log_every = 1
     config.evaluate_every = config.panels_every = config.checkpoint_every = 0
     config.evaluation.batch_size = 1

@@ -1,32 +1,30 @@
-"""Colours against Pillow, warps against the original's numbers, and properties."""
+"""Views: ranges, shares, keys; warps and blurs against the originals' numbers."""
 
+import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from uda_jax import augment
+from uda_jax import augment, color
 from uda_jax.warp import affine_matrix, warp
 
-GOLDENS = Path(__file__).parent / "goldens" / "tufl_ssada.npz"
+GOLDENS = Path(__file__).parent / "goldens"
 
 
 @pytest.fixture(scope="module")
 def photo():
-    """A smooth, coloured picture with edges and some noise: uint8 [40, 56, 3]."""
-    rng = np.random.default_rng(0)
+    """Colours from dark to bright: uint8 [40, 56, 3]."""
     y, x = np.mgrid[:40, :56]
-    image = np.stack([3 * x + y, 255 - 4 * y, 128 + 60 * np.sin(x / 5)], -1)
-    image[8:20, 10:30] = [200, 30, 60]
-    return np.clip(image + rng.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
+    image = [3 * x + y, 255 - 4 * y, 128 + 60 * np.sin(x / 5)]
+    return np.stack(image, -1).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def affine_golden():
-    with np.load(GOLDENS) as file:
+    with np.load(GOLDENS / "tufl_ssada.npz") as file:
         keys = ("affine_params", "affine_A", "affine_out", "in_zb")
         return [file[f"tufl/{k}"] for k in keys]
 
@@ -42,58 +40,6 @@ def test_normalize_by_hand_and_back():
     np.testing.assert_allclose(out[0, 0], expected, rtol=1e-6)
     assert out.dtype == jnp.float32
     np.testing.assert_allclose(augment.denormalize(out), image / 255, atol=1e-6)
-
-
-@pytest.mark.parametrize("factor", [0.4, 1.0, 1.7])
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        (augment.brightness, ImageEnhance.Brightness),
-        (augment.contrast, ImageEnhance.Contrast),
-        (augment.saturation, ImageEnhance.Color),
-        (augment.sharpness, ImageEnhance.Sharpness),
-    ],
-    ids=["brightness", "contrast", "saturation", "sharpness"],
-)
-def test_enhancers_equal_pillow(photo, ours, theirs, factor):
-    expected = np.asarray(theirs(Image.fromarray(photo)).enhance(factor), np.float32)
-    out = jax.jit(ours)(photo.astype(np.float32), factor)
-    # Pillow truncates the blend and rounds its grey or smooth image: up to 1 + factor.
-    assert np.abs(out - expected).max() <= 1 + abs(1 - factor) + 1e-3
-    assert np.abs(out - expected).mean() < 0.8
-
-
-def test_equalize_equals_pillow_exactly(photo):
-    dull = (photo // 3 + 40).astype(np.uint8)
-    flat = np.full_like(photo, 77)
-    few = photo[:10, :12]  # 120 pixels: Pillow's step is 0, nothing changes
-    for image in (photo, dull, flat, few):
-        out = jax.jit(augment.equalize)(image.astype(np.float32))
-        np.testing.assert_array_equal(out, ImageOps.equalize(Image.fromarray(image)))
-
-
-@pytest.mark.parametrize("radius", [0.0, 0.5, 1.2])
-def test_blur_is_near_pillows(photo, radius):
-    expected = Image.fromarray(photo).filter(ImageFilter.GaussianBlur(radius))
-    out = augment.gaussian_blur(photo.astype(np.float32), radius)
-    difference = np.abs(out - np.asarray(expected, np.float32))
-    assert difference.max() < 8 and difference.mean() < 1
-
-
-def test_blur_keeps_a_constant_image_and_the_mean():
-    flat = jnp.full((8, 9, 3), 100.0)
-    np.testing.assert_allclose(augment.gaussian_blur(flat, 1.0), flat, rtol=1e-6)
-    dot = jnp.zeros((15, 15, 3)).at[7, 7].set(255.0)
-    np.testing.assert_allclose(augment.gaussian_blur(dot, 1.2).sum(), 765, rtol=1e-4)
-
-
-def test_shadow_field_is_smooth_and_in_range():
-    numbers = np.random.default_rng(0).random((2, augment.SHADOW_NUMBERS))
-    field, other = (augment.shadow_field(n, 64, 96) for n in numbers)
-    assert field.shape == (64, 96)
-    assert field.min() >= 0 and field.max() <= 255 and field.max() - field.min() > 200
-    assert np.abs(np.diff(field, axis=0)).mean() < 10
-    assert np.abs(field - other).mean() > 10
 
 
 def test_affine_matrix_equals_the_original(affine_golden):
@@ -178,3 +124,132 @@ def test_matrix_stays_in_the_published_ranges():
     flipped = np.mean(matrix[:, 0, 0] < 0)
     assert 0.2 < flipped < 0.8
     np.testing.assert_array_equal(matrix[:, :, 2], 0)
+
+
+# --- the other recipes ----------------------------------------------------------------
+
+BACKGROUND, DOT = (150, 90, 60), (60, 160, 150)
+
+
+NORMALIZE = jax.jit(augment.normalize)
+
+
+def dots(count):
+    """One colour, and in the middle a pixel of another: uint8 [count, 24, 24, 3]."""
+    image = np.full((count, 24, 24, 3), BACKGROUND, np.uint8)
+    image[:, 12, 12] = DOT
+    return image
+
+
+def seen(view):
+    """Of each image of `dots`: other colours?  grey?  blurred?"""
+    pixels = 255 * (np.array(view) * augment.STD + augment.MEAN)
+    corner, neighbour = pixels[:, 0, 0], pixels[:, 12, 13]
+    other = np.abs(corner - BACKGROUND).max(1) > 0.01
+    return other, np.ptp(corner, axis=1) < 0.01, np.any(neighbour != corner, axis=1)
+
+
+def assert_share(happened, probability):
+    """The share of independent draws, within three and a half standard deviations."""
+    deviation = np.sqrt(probability * (1 - probability) / len(happened))
+    assert abs(np.mean(happened) - probability) < 3.5 * deviation
+
+
+@pytest.mark.parametrize("name", ["none", "maxsquare"])
+def test_a_source_view_is_keyed_by_the_place(photo, name):
+    batch, key = np.stack([photo] * 4), jax.random.key(8)
+    view = jax.jit(augment.SOURCE_VIEWS[name])
+    out = view(key, batch)
+    assert out.shape == batch.shape and out.dtype == jnp.float32
+    np.testing.assert_allclose(view(key, batch[:1])[0], out[0], atol=1e-5)
+    changed = np.abs(out - NORMALIZE(batch)).max()
+    assert changed < 1e-6 if name == "none" else changed > 0.01
+
+
+def test_maxsquare_blurs_half_of_the_images():
+    view = jax.jit(augment.maxsquare_view)(jax.random.key(0), dots(512))
+    other, _, blurred = seen(view)
+    assert not other.any()
+    # A radius below about 0.18 leaves the neighbours as they are, in float32.
+    assert_share(blurred, 0.5 * 0.82)
+
+
+def test_ss_ada_views_have_the_published_probabilities():
+    images, key = dots(256), jax.random.key(1)
+    views = jax.jit(augment.ss_ada_views)
+    weak, *strong = views(key, images)
+    np.testing.assert_allclose(weak, NORMALIZE(images), atol=1e-6)
+    for view in strong:
+        other, grey, blurred = seen(view)
+        assert_share(other, 1 - 0.2 * 0.8)
+        assert_share(grey, 0.2)
+        assert_share(blurred, 0.5 * 0.96)
+    # The two views, and the recipe's three parts, are independent.
+    for first, second in zip(seen(strong[0]), seen(strong[1]), strict=True):
+        assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
+    assert abs(np.corrcoef(grey, blurred)[0, 1]) < 0.2
+    for view, alone in zip(strong, views(key, images[:1])[1:], strict=True):
+        assert view.dtype == jnp.float32
+        assert view.min() > -2.2 and view.max() < 2.7
+        # An example's randomness depends on its place alone.
+        np.testing.assert_allclose(alone[0], view[0], atol=1e-5)
+
+
+def test_daformer_jitters_and_blurs_whole_batches():
+    image = NORMALIZE(dots(2))
+    strong = jax.jit(augment.daformer_strong)
+    jittered, blurred = [], []
+    for seed in range(128):
+        out = strong(jax.random.key(seed), image)
+        other, _, spread = seen(out)
+        # Each image has amounts of its own.
+        assert np.any(out[0] != out[1]) == (other.any() or spread.any())
+        jittered.append(other)
+        blurred.append(spread)
+    assert_share(np.any(jittered, 1), 0.8)
+    assert_share(np.any(blurred, 1), 0.5)
+    # Both images or none; but a deviation below about 0.18 leaves the neighbours alone.
+    assert np.all(np.any(jittered, 1) == np.all(jittered, 1))
+    assert np.mean(np.any(blurred, 1) == np.all(blurred, 1)) > 0.95
+    alone = strong(jax.random.key(0), image[:1])
+    np.testing.assert_allclose(alone[0], strong(jax.random.key(0), image)[0], atol=1e-5)
+
+
+def test_daformer_blur_equals_the_original():
+    golden = json.loads((GOLDENS / "daformer.json").read_text())
+    for side, size in golden["ksizes"].items():
+        assert augment.daformer_kernel_size(int(side)) == size
+    for (height, width), deviation, key in [
+        ((20, 30), 0.8, "blur_sigma0.8"),
+        ((96, 64), 1.0, "blur96x64_sigma1.0"),
+    ]:
+        channel = np.arange(3)
+        y = np.sin(0.05 * np.arange(1, height + 1)[:, None, None] * (channel + 1))
+        x = np.cos(0.03 * np.arange(1, width + 1)[:, None] * (channel + 2))
+        image = augment.normalize(((x + y + 2) / 4 * 255).astype(np.float32))
+        sizes = [augment.daformer_kernel_size(side) for side in (height, width)]
+        assert sizes == golden["ksize_" + f"{height}x{width}"]
+        blur = jax.jit(augment._daformer_blur)
+        out = blur(image[None], jnp.array([deviation]))[0]
+        pixels, expected = np.moveaxis(np.array(out, np.float64), -1, 0), golden[key]
+        ends = [*pixels.flat[:3], pixels.flat[-1]]
+        np.testing.assert_allclose(
+            [*ends, pixels.mean(), pixels.std(), np.abs(pixels).mean()],
+            [
+                *expected["first"],
+                expected["last"],
+                expected["mean"],
+                expected["std"],
+                expected["abssum"] / pixels.size,
+            ],
+            atol=1e-5,
+        )
+
+
+def test_daformer_blur_needs_no_further_taps():
+    # 24 pixels: a kernel of 3; 512: of 51, of which 15 taps are kept.
+    image = np.random.default_rng(0).normal(size=(1, 24, 512, 3)).astype(np.float32)
+    kept = jax.jit(augment._daformer_blur)(image, jnp.array([1.15]))[0]
+    options = dict(taps=(1, 25), mode="reflect")
+    full = jax.jit(lambda x: color.gaussian_blur(x, 1.15, **options))(image[0])
+    np.testing.assert_allclose(kept, full, rtol=0, atol=3e-7)

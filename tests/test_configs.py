@@ -8,16 +8,17 @@ import json
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, draw, shrink, write_cityscapes, write_crosscity, write_png
+from conftest import ROOT, shrink
 from ml_collections import ConfigDict
+from trees import write_tree
 
 from uda_jax import benchmarks, train
-from uda_jax.data.pipeline import train_iterator
 from uda_jax.factories import build
 from uda_jax.labels import LABEL_SPACES
 from uda_jax.methods import METHODS
 from uda_jax.optimizers import make_optimizer
 from uda_jax.runs import check_config, differences, make_model
+from uda_jax.training_data import open_training_data
 
 FILES = sorted((ROOT / "configs").glob("*.py"))
 
@@ -59,25 +60,6 @@ CASES = {
 def get_config(case):
     path, arguments = CASES[case]
     return load(path).get_config(*arguments)
-
-
-def write_folders(row, root):
-    """The folders that a reader's row points to, with a few small images."""
-    root.mkdir(parents=True, exist_ok=True)
-    if row.reader == "cityscapes":
-        write_cityscapes(root, row.split, 3)
-    elif row.reader == "crosscity":
-        write_crosscity(root, row.city, row.split, 3)
-    elif row.reader == "camvid":
-        for sequence in row.sequences or ("Seq05VD",):
-            for frame in range(2):
-                image, label = draw(frame, raw_ids=range(11))
-                name = f"{sequence}_{row.split}{frame}"
-                write_png(root / row.split / f"images/{name}.png", image)
-                write_png(root / row.split / f"labels/{name}.png", label)
-    else:
-        raise AssertionError(f"write folders for the reader {row.reader} here")
-    row.root = str(root)
 
 
 @functools.lru_cache
@@ -123,15 +105,13 @@ def test_takes_a_step(case, tmp_path, compilation_cache):
     assert batch_size % config.accumulate_steps == 0
     rows = [config.source, config.target, config.test]
     for index, row in enumerate(row for row in rows if row.reader):
-        write_folders(row, tmp_path / str(index))
+        write_tree(row, tmp_path / str(index))
     config.init_from = ""
-    source, target, test = benchmarks.open_datasets(config)
-    assert test[0]["label"].shape == (96, 128)
-    if not train.method_needs_target(config):
-        target = None
-    with train_iterator(
-        source, target, **config.data, batch_size=config.batch_size, seed=0
-    ) as batches:
+    data = open_training_data(
+        config, needs_target=train.method_needs_target(config), workdir=tmp_path
+    )
+    assert data.test[0]["label"].shape == (96, 128)
+    with data.batches(0) as batches:
         batch, _ = next(batches)
     keys = ("source", "target", "test", "benchmark", "evaluation", "data")
     same = {k: v for k, v in json.loads(config.to_json()).items() if k not in keys}

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from uda_jax import metrics
 from uda_jax.errors import UserError
@@ -228,6 +229,33 @@ def test_subset_and_names_of_the_label_space():
     share = np.mean(dataset[0]["label"][dataset[0]["label"] != 255] == 0)
     assert report.iou_per_class["road"] == pytest.approx(share)
     assert report.miou == pytest.approx(share / 2)
+
+
+def test_labels_counted_at_a_reduced_size():
+    # MaxSquare's protocol: the network sees 6 x 8 and is scored there too.
+    dataset = make_dataset([(12, 16), (18, 8)])
+    sizes = dict(size=(6, 8), label_size=(6, 8), filter="pillow_bicubic")
+    report = evaluate(pixel_net, dataset, num_classes=3, **sizes)
+    reduced = Items()
+    for item in dataset:
+        image = Image.fromarray(item["image"]).resize((8, 6), Image.BICUBIC)
+        label = Image.fromarray(item["label"]).resize((8, 6), Image.NEAREST)
+        reduced.append({**item, "image": np.array(image), "label": np.array(label)})
+    expected = evaluate(pixel_net, reduced, num_classes=3)
+    np.testing.assert_array_equal(report.confusions, expected.confusions)
+    assert report.confusion.sum() <= 2 * 6 * 8
+    assert report.provenance["label_size"] == [6, 8]
+    assert report.provenance["filter"] == "pillow_bicubic"
+
+
+def test_further_means_are_reported_beside_the_first():
+    dataset = make_dataset([(6, 8)] * 2)
+    report = evaluate(pixel_net, dataset, num_classes=3, also={"2 classes": (0, 2)})
+    expected = np.mean([report.iou[0], report.iou[2]])
+    assert report.miou_also == {"2 classes": pytest.approx(expected)}
+    again = metrics.Report.from_json(report.to_json())
+    assert again.miou_also == report.miou_also
+    assert "mIoU (2 classes)" in report.table()
 
 
 def test_sharded_batches_count_the_same():

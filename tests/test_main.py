@@ -15,7 +15,8 @@ from conftest import (
     write_png,
 )
 
-from uda_jax import main, program, train
+from uda_jax import main, program
+from uda_jax.errors import UserError
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ OPTIONS = {
     "wrong type": ("--config.steps=many", "steps", "many", "whole number"),
     "wrong inner type": ("--config.optimizer.learning_rate=fast", "fast", "number"),
     "wrong bool": ("--config.remat=perhaps", "remat", "perhaps"),
-    "wrong tuple": ("--config.data.crop_size=(3,a)", "crop_size", "(3,a)"),
+    "wrong tuple": ("--config.data.source.crop_size=(3,a)", "crop_size", "(3,a)"),
     "row as a name": ("--config.optimizer=adam", "optimizer"),
     "misspelt flag": ("--wrokdir=x", "wrokdir", "workdir"),
     "not a flag": ("train", '"train" is no option'),
@@ -82,7 +83,7 @@ OPTIONS = {
     "label space": ("--config.label_space=camvid11", "camvid11"),
     "init_from": ("--config.init_from=/no/run", "init_from=/no/run"),
     "learning rate": ("--config.optimizer.learning_rate=0.0", "above 0"),
-    "crop": ("--config.data.crop_size=(0,64)", "crop_size"),
+    "crop": ("--config.data.source.crop_size=(0,64)", "crop_size"),
     "threads": ("--config.data.threads=-1", "threads=-1"),
     "evaluation": ("--config.evaluation.mode=chip", 'did you mean "chips"'),
     "coordinator": ("--num_processes=2", "--coordinator"),
@@ -188,7 +189,7 @@ def test_mistakes_in_the_data(command, world, spoil):
 
 def test_debug_shows_the_traceback(command, world, monkeypatch):
     _, file, workdir = world
-    with pytest.raises(train.UserError, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere"):
         command(
             f"--config={file}",
             f"--workdir={workdir}",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uda_jax import metrics
+from uda_jax import metrics, scores
 from uda_jax.confusion import Confusion, confusion_matrix
 from uda_jax.errors import UserError
 
@@ -55,28 +55,28 @@ def test_all_ignored_counts_nothing():
 
 
 def test_scores_by_hand():
-    iou = metrics.iou_per_class(BY_HAND)
+    iou = scores.iou_per_class(BY_HAND)
     np.testing.assert_allclose(iou[:2], [2 / 4, 3 / 5])
     assert np.isnan(iou[2])
-    assert metrics.miou(BY_HAND) == pytest.approx(0.55)
-    assert np.isnan(metrics.miou(BY_HAND, strict=True))
-    assert metrics.miou(BY_HAND, [0, 1], strict=True) == pytest.approx(0.55)
-    assert metrics.miou(BY_HAND, [1]) == pytest.approx(0.6)
-    assert metrics.pixel_accuracy(BY_HAND) == pytest.approx(5 / 7)
-    assert metrics.mean_accuracy(BY_HAND) == pytest.approx((2 / 3 + 3 / 4) / 2)
+    assert scores.miou(BY_HAND) == pytest.approx(0.55)
+    assert np.isnan(scores.miou(BY_HAND, strict=True))
+    assert scores.miou(BY_HAND, [0, 1], strict=True) == pytest.approx(0.55)
+    assert scores.miou(BY_HAND, [1]) == pytest.approx(0.6)
+    assert scores.pixel_accuracy(BY_HAND) == pytest.approx(5 / 7)
+    assert scores.mean_accuracy(BY_HAND) == pytest.approx((2 / 3 + 3 / 4) / 2)
 
 
 def test_nothing_counted_is_nan_not_a_warning():
     empty = np.zeros((3, 3), int)
     with np.errstate(all="raise"):
-        assert np.isnan(metrics.miou(empty))
-        assert np.isnan(metrics.pixel_accuracy(empty))
-        assert np.isnan(metrics.mean_accuracy(empty))
+        assert np.isnan(scores.miou(empty))
+        assert np.isnan(scores.pixel_accuracy(empty))
+        assert np.isnan(scores.mean_accuracy(empty))
 
 
 def test_more_correct_pixels_raise_every_score():
     better = BY_HAND + np.diag([1, 0, 0])
-    for score in (metrics.miou, metrics.pixel_accuracy, metrics.mean_accuracy):
+    for score in (scores.miou, scores.pixel_accuracy, scores.mean_accuracy):
         assert score(better) > score(BY_HAND)
 
 
@@ -91,7 +91,7 @@ def test_clu_metric_merges_to_the_same_counts():
     )
     merged = first.merge(second)
     np.testing.assert_array_equal(merged.matrix, whole.matrix)
-    assert merged.compute()["miou"] == metrics.miou(np.asarray(whole.matrix))
+    assert merged.compute()["miou"] == scores.miou(np.asarray(whole.matrix))
 
 
 def test_host_sums_pass_two_to_the_31():
@@ -101,7 +101,7 @@ def test_host_sums_pass_two_to_the_31():
 
 def test_bootstrap_of_equal_images_is_a_point():
     same = np.repeat(BY_HAND[None], 6, axis=0)
-    low, high = metrics.bootstrap_interval(same)
+    low, high = scores.bootstrap_interval(same)
     assert low == pytest.approx(0.55) and high == pytest.approx(0.55)
 
 
@@ -111,18 +111,18 @@ def test_bootstrap_brackets_the_score_and_narrows_with_images():
         low, high = report.interval
         assert low < report.miou < high
     assert np.diff(many.interval) < np.diff(few.interval)
-    again = metrics.bootstrap_interval(few.confusions, few.classes)
+    again = scores.bootstrap_interval(few.confusions, few.classes)
     assert again == few.interval
 
 
 def test_paired_difference_is_narrower_than_the_two_scores():
     before = make_report(images=20)
     better = before.confusions + np.eye(3, dtype=int) * 20
-    low, high = metrics.bootstrap_difference(before.confusions, better)
+    low, high = scores.bootstrap_difference(before.confusions, better)
     assert 0 < low < high
     assert high - low < np.diff(before.interval)[0]
     with pytest.raises(ValueError, match="same images"):
-        metrics.bootstrap_difference(before.confusions, better[:-1])
+        scores.bootstrap_difference(before.confusions, better[:-1])
 
 
 def test_report_evaluates_only_its_classes():

@@ -26,6 +26,19 @@ def test_poly_is_the_released_schedule(warmup):
     assert (golden == golden[:, :1]).all()
 
 
+def test_poly_laid_out_for_more_steps_than_are_run():
+    # The released MaxSquare and ADVENT schedules at some of their steps.
+    for step, horizon, expected in (
+        (60_000, 250_000, 1.952865089e-4),
+        (119_999, 250_000, 1.387861168e-4),
+        (80_000, 200_000, 1.578614669e-4),
+    ):
+        rate = poly(2.5e-4, 120_000, horizon=horizon)
+        assert float(rate(step)) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(UserError, match=r"horizon=10 ends before .*steps=20"):
+        poly(0.1, 20, horizon=10)
+
+
 def test_poly_ends_at_zero():
     rate = poly(0.1, 10)
     assert float(rate(jnp.int32(10))) == float(rate(jnp.int32(12))) == 0

@@ -56,6 +56,8 @@ def fake_run(tmp_path, monkeypatch):
                     "scales": (1.0,),
                     "flip": False,
                     "size": (),
+                    "label_size": (),
+                    "filter": "area",
                     "batch_size": 2,
                 }
             }

@@ -8,7 +8,7 @@ import pytest
 from conftest import SOURCE_ONLY, TUFL, start, write_config
 from tensorboardX.proto import event_pb2
 
-from uda_jax import convert, summary, torch_files, train
+from uda_jax import convert, summary, torch_files, train, training_data
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.errors import UserError
 from uda_jax.factories import build
@@ -74,7 +74,7 @@ def losses(workdir):
 
 def interrupt(monkeypatch, at_step, error=KeyboardInterrupt):
     """fit() gets `error` instead of the batch of `at_step`."""
-    original = train.train_iterator
+    original = training_data.train_iterator
 
     class Iterator:
         def __init__(self, *args, start_step, **options):
@@ -90,7 +90,7 @@ def interrupt(monkeypatch, at_step, error=KeyboardInterrupt):
         def close(self):
             self._it.close()
 
-    monkeypatch.setattr(train, "train_iterator", Iterator)
+    monkeypatch.setattr(training_data, "train_iterator", Iterator)
 
 
 def test_what_a_run_leaves_behind(whole_run, config):

@@ -1,12 +1,13 @@
-"""Colour augmentation on the device: keyed, batched, with static shapes.
+"""The published recipes of colour augmentation, on the device, with static shapes.
 
-What TUFL (Yan et al., T-ITS 2023, released code) does with Pillow on the host, as float
-arithmetic on the 0..255 scale, clipped after each operation like Pillow, but never
-rounded to integers in between (up to about a grey level apart; equalize rounds, because
-it needs a histogram).  Each example has its own random numbers, keyed by its place in
-the global batch.  Two deliberate differences from the original: its noise and blur
-strengths are drawn once per run and process, ours once per image; and its shadows are
-random crops of one photograph, ours a smooth random field of the same strength.
+A recipe is a list of `color`'s operations with the range of each.  A view takes a key
+and a batch and returns the batch, normalised; geometry is the host's (`data.geometry`),
+apart from TUFL's affine warp.  Each example has its own random numbers, keyed by its
+place in the global batch.
+
+Two deliberate differences from TUFL: its noise and blur strengths are drawn once per
+run and process, ours once per image; and its shadows are random crops of one
+photograph, ours a smooth random field of the same strength.
 """
 
 import functools
@@ -14,17 +15,36 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from uda_jax import color
 from uda_jax.warp import affine_matrix, warp
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# Pillow's weights of R, G, B in its conversion to grey.
-_GREY = (19595 / 65536, 38470 / 65536, 7471 / 65536)
-# 1.2 is the largest blur radius in use: beyond 4 pixels a Gaussian of it is below 0.4%.
-_BLUR_TAPS = 4
-
-SHADOW_NUMBERS = 12 + 108 + 1  # two grids and the edges' sharpness
+# Each recipe's factors: (operation, smallest amount, largest amount).
+TUFL_SOURCE = (
+    (color.brightness, 0.5, 1.5),
+    (color.contrast, 0.5, 1.5),
+    (color.saturation, 0.5, 1.5),
+)
+TUFL_STRONG = (
+    (color.brightness, 0.4, 1.2),
+    (color.contrast, 0.4, 2.0),
+    (color.saturation, 0.5, 2.0),
+    (color.sharpness, 0.4, 2.0),
+)
+SS_ADA_JITTER = (
+    (color.brightness, 0.5, 1.5),
+    (color.contrast, 0.5, 1.5),
+    (color.saturation, 0.5, 1.5),
+    (color.hue, -0.25, 0.25),
+)
+DAFORMER_JITTER = (
+    (color.lightness, -0.2, 0.2),
+    (color.brightness, 0.8, 1.2),  # kornia's contrast: a factor, without the mean
+    (color.hsv_saturation, 0.8, 1.2),
+    (color.hue, -0.2, 0.2),
+)
 
 
 def normalize(image: jax.Array) -> jax.Array:
@@ -45,150 +65,58 @@ def denormalize(image: jax.Array) -> jax.Array:
     return jnp.clip(image * jnp.array(STD) + jnp.array(MEAN), 0, 1)
 
 
-# --- operations on one float image [H, W, 3] on the 0..255 scale ----------------------
-
-
-def _blend(degenerate: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
-    return jnp.clip(degenerate + factor * (image - degenerate), 0, 255)
-
-
-def _grey(image: jax.Array) -> jax.Array:
-    return jnp.sum(image * jnp.array(_GREY), axis=-1, keepdims=True)
-
-
-def brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """factor * image, clipped to 0..255 (Pillow's ImageEnhance.Brightness)."""
-    return jnp.clip(factor * image, 0, 255)
-
-
-def contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blends with the image's mean grey level; factor 1 changes nothing."""
-    return _blend(jnp.round(jnp.mean(_grey(image))), image, factor)
-
-
-def saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blends with the grey image (Pillow's ImageEnhance.Color)."""
-    return _blend(_grey(image), image, factor)
-
-
-def sharpness(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blends with the image after [1 1 1; 1 5 1; 1 1 1] / 13, its border untouched."""
-    height, width, _ = image.shape
-    rows = image[:-2] + image[1:-1] + image[2:]
-    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    smooth = (box + 4 * image[1:-1, 1:-1]) / 13
-    inner = jnp.zeros((height, width, 1), bool).at[1:-1, 1:-1].set(True)
-    padded = jnp.pad(smooth, ((1, 1), (1, 1), (0, 0)))
-    return _blend(jnp.where(inner, padded, image), image, factor)
-
-
-def gaussian_blur(image: jax.Array, radius: jax.Array) -> jax.Array:
-    """A Gaussian of standard deviation `radius` pixels (at most 1.2), edges repeated.
-
-    Pillow approximates it by three box blurs: a few grey levels apart at sharp edges.
-    """
-    offsets = jnp.arange(-_BLUR_TAPS, _BLUR_TAPS + 1)
-    taps = jnp.exp(-0.5 * (offsets / jnp.maximum(radius, 1e-3)) ** 2)
-    taps = taps / jnp.sum(taps)
-    for axis in (0, 1):
-        pad = [(0, 0)] * 3
-        pad[axis] = (_BLUR_TAPS, _BLUR_TAPS)
-        padded = jnp.pad(image, pad, mode="edge")
-        size = image.shape[axis]
-        image = sum(
-            taps[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
-            for i in range(2 * _BLUR_TAPS + 1)
-        )
-    return image
-
-
-def equalize(image: jax.Array) -> jax.Array:
-    """Equalises each channel's histogram (Pillow's ImageOps.equalize, exactly)."""
-    levels = jnp.round(image).astype(jnp.int32)
-    channel = jnp.arange(3)
-    counts = jnp.zeros((3, 256), jnp.int32).at[channel, levels].add(1)
-    last = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1)
-    pixels = image.shape[0] * image.shape[1]
-    step = (pixels - counts[channel, last]) // 255
-    safe = jnp.maximum(step, 1)[:, None]
-    before = jnp.cumsum(counts, axis=1) - counts
-    table = jnp.minimum((safe // 2 + before) // safe, 255)
-    # Pillow leaves a channel alone when its step is 0 (few pixels or a single level).
-    table = jnp.where(step[:, None] > 0, table, jnp.arange(256))
-    return table[channel, levels].astype(image.dtype)
-
-
-def shadow_field(numbers: jax.Array, height: int, width: int) -> jax.Array:
-    """A smooth random field [height, width] in [0, 255]: where it is large, it darkens.
-
-    Two octaves of random grids, interpolated and spread over the full range, with edges
-    of random sharpness; `numbers` are SHADOW_NUMBERS of them, uniform in [0, 1).
-    Stands in for the original's photograph of shadows.
-    """
-    coarse, fine = numbers[:12].reshape(3, 4), numbers[12:120].reshape(9, 12)
-    field = jax.image.resize(coarse, (height, width), "cubic")
-    field = field + 0.4 * jax.image.resize(fine, (height, width), "cubic")
-    low, high = jnp.min(field), jnp.max(field)
-    centred = 2 * (field - low) / jnp.maximum(high - low, 1e-6) - 1
-    edge = 1 + 3 * numbers[120]
-    return 127.5 * (1 + jnp.tanh(edge * centred) / jnp.tanh(edge))
+# --- TUFL -----------------------------------------------------------------------------
 
 
 def _dirt(image, noise, numbers, intensity, deviation, radius):
     """Shadow of an intensity, noise of a standard deviation, blur of a radius."""
-    field = shadow_field(numbers, *image.shape[:2])
+    field = color.shadow_field(numbers, *image.shape[:2])
     image = image * (1 - intensity * field[..., None] / 255)
     # Else XLA draws the noise again for every tap of the blur.
     image = jax.lax.optimization_barrier(jnp.clip(image + deviation * noise, 0, 255))
-    return gaussian_blur(image, radius)
+    return color.gaussian_blur(image, radius)
 
 
-# --- whole views of a batch -----------------------------------------------------------
-
-
-def _between(uniform, low, high, strength):
-    # A strength below 1 moves both ends of the published range towards 1 (no change).
-    return 1 + strength * (low + uniform * (high - low) - 1)
+def _enhanced(image, factors, u, strength):
+    """The factors' operations in order; strength moves their ranges' ends towards 1."""
+    image = image.astype(jnp.float32)
+    for i, (operation, low, high) in enumerate(factors):
+        factor = low + u[i] * (high - low)
+        image = operation(image, 1 + strength * (factor - 1))
+    return image
 
 
 def _random_numbers(key, image, count):
-    """Uniform [B, count + SHADOW_NUMBERS] and normal [B, H, W, 3].
+    """Uniform [B, count + color.SHADOW_NUMBERS] and normal [B, H, W, 3].
 
     Two draws for the whole batch: the bits follow from the place in the global batch,
     on any number of devices, and a draw for each number takes seconds to compile.
     """
     number_key, noise_key = jax.random.split(key)
-    shape = (image.shape[0], count + SHADOW_NUMBERS)
+    shape = (image.shape[0], count + color.SHADOW_NUMBERS)
     uniform = jax.random.uniform(number_key, shape)
     return uniform, jax.random.normal(noise_key, image.shape)
 
 
 def _source_colors(image, u, noise, strength):
-    image = image.astype(jnp.float32)
-    image = brightness(image, _between(u[0], 0.5, 1.5, strength))
-    image = contrast(image, _between(u[1], 0.5, 1.5, strength))
-    image = saturation(image, _between(u[2], 0.5, 1.5, strength))
+    image = _enhanced(image, TUFL_SOURCE, u, strength)
     intensity, deviation = 0.01 + 0.29 * u[3], jnp.floor(5 * u[4])
     strengths = (strength * x for x in (intensity, deviation, 1.2 * u[5]))
     return _dirt(image, noise, u[6:], *strengths)
 
 
 def _strong_colors(image, u, noise, strength):
-    image = image.astype(jnp.float32)
-    image = brightness(image, _between(u[0], 0.4, 1.2, strength))
-    image = contrast(image, _between(u[1], 0.4, 2.0, strength))
-    image = saturation(image, _between(u[2], 0.5, 2.0, strength))
-    image = sharpness(image, _between(u[3], 0.4, 2.0, strength))
+    image = _enhanced(image, TUFL_STRONG, u, strength)
     intensity, deviation = 0.01 + 0.29 * u[4], 3 + jnp.floor(2 * u[5])
     strengths = (strength * x for x in (intensity, deviation, 1.2 * u[6]))
     image = _dirt(image, noise, u[8:], *strengths)
-    return jnp.where(u[7] < 0.3 * strength, equalize(image), image)
+    return jnp.where(u[7] < 0.3 * strength, color.equalize(image), image)
 
 
 def source_view(
     key: jax.Array, image: jax.Array, *, color_strength: float = 1.0
 ) -> jax.Array:
-    """The labelled image's colour augmentation, then `normalize`; geometry unchanged.
+    """TUFL's view of the labelled image: colours, then `normalize`; geometry unchanged.
 
     In this order: brightness, contrast and saturation by factors ~ U(0.5, 1.5); shadow
     by up to t ~ U(0.01, 0.3); Gaussian noise of sd in {0..4} grey levels; Gaussian blur
@@ -220,7 +148,7 @@ def strong_view(
     scale: tuple[float, float] = (0.8, 1.2),
     flip_probability: float = 0.5,
 ) -> tuple[jax.Array, jax.Array]:
-    """The unlabelled image's strong view, and where its pixels came from.
+    """TUFL's strong view of the unlabelled image, and where its pixels came from.
 
     In this order: factors of brightness ~ U(0.4, 1.2), contrast ~ U(0.4, 2), saturation
     ~ U(0.5, 2), sharpness ~ U(0.4, 2); shadow; noise of sd in {3, 4}; blur as in
@@ -254,3 +182,114 @@ def strong_view(
         u[:, 3] < flip_probability,
     )
     return warp(normalize(image), matrix), matrix
+
+
+# --- MaxSquare, ADVENT ----------------------------------------------------------------
+
+
+def maxsquare_view(key: jax.Array, image: jax.Array) -> jax.Array:
+    """With probability 0.5 a Gaussian blur of radius ~ U(0, 1) pixels; `normalize`.
+
+    Chen, Xue, Cai, "Domain adaptation for semantic segmentation with maximum squares
+    loss" (ICCV 2019), released code: source and target alike.  Shapes as `source_view`.
+    """
+    u = jax.random.uniform(key, (len(image), 2))
+    radius = jnp.where(u[:, 0] < 0.5, u[:, 1], 0)
+    return normalize(jax.vmap(color.gaussian_blur)(image.astype(jnp.float32), radius))
+
+
+def plain_view(key: jax.Array, image: jax.Array) -> jax.Array:
+    """`normalize` alone (ADVENT); the key is not used."""
+    return normalize(image)
+
+
+# What a supervised method may see of the labelled image: (key, image) -> normalised.
+SOURCE_VIEWS = {"none": plain_view, "tufl": source_view, "maxsquare": maxsquare_view}
+
+
+# --- SS-ADA ---------------------------------------------------------------------------
+
+
+def _ss_ada_colors(image, u):
+    numbers = 2 * len(SS_ADA_JITTER)
+    jittered = color.jitter(SS_ADA_JITTER, image, u[:numbers])
+    jitter_u, grey_u, blur_u, radius_u = u[numbers:]
+    image = jnp.where(jitter_u < 0.8, jittered, image)
+    image = jnp.where(grey_u < 0.2, color.grayscale(image), image)
+    radius = jnp.where(blur_u < 0.5, 0.1 + 1.9 * radius_u, 0)
+    return color.gaussian_blur(image, radius, taps=7)
+
+
+def ss_ada_views(
+    key: jax.Array, image: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The unlabelled image as it is, and two independent strong views; each normalised.
+
+    A strong view: with probability 0.8 brightness, contrast and saturation by factors ~
+    U(0.5, 1.5) and a turn of the hue ~ U(-0.25, 0.25), in random order; grey with
+    probability 0.2; Gaussian blur of radius ~ U(0.1, 2) pixels with probability 0.5.
+    `mixing.cutmix` comes after it.  SS-ADA (released code), from UniMatch.
+
+    Args:
+      key: one key for the batch.
+      image: [B, H, W, 3] uint8.
+
+    Returns:
+      (weak, strong, strong), [B, H, W, 3] float32.
+    """
+    u = jax.random.uniform(key, (len(image), 2, 2 * len(SS_ADA_JITTER) + 4))
+    two_views = jax.vmap(_ss_ada_colors, (None, 0))
+    strong = normalize(jax.vmap(two_views)(image.astype(jnp.float32), u))
+    return normalize(image), strong[:, 0], strong[:, 1]
+
+
+# --- DAFormer -------------------------------------------------------------------------
+
+
+def _daformer_jitter(image, u):
+    pixels = 255 * (image * jnp.array(STD) + jnp.array(MEAN))
+    jitter = functools.partial(color.jitter, DAFORMER_JITTER)
+    return normalize(jax.vmap(jitter)(pixels, u))
+
+
+def daformer_kernel_size(side: int) -> int:
+    """The blur's taps along an image's side: ceil(side / 10), less 1 if it is even."""
+    tenth = -(-side // 10)
+    return tenth - 1 + tenth % 2
+
+
+def _daformer_blur(image, deviation):
+    # A Gaussian of at most 1.15 leaves 2e-11 of it beyond 7 pixels: in float32 the
+    # other taps change nothing.
+    taps = tuple(min(daformer_kernel_size(n) // 2, 7) for n in image.shape[1:3])
+    blur = functools.partial(color.gaussian_blur, taps=taps, mode="reflect")
+    return jax.vmap(blur)(image, deviation)
+
+
+def daformer_strong(key: jax.Array, image: jax.Array) -> jax.Array:
+    """DAFormer's strong transform, of the images that class mix made.
+
+    With probability 0.8, for the whole batch at once, the jitter of kornia 0.5.8: shift
+    of all channels ~ U(-0.2, 0.2) of the full scale, factor ~ U(0.8, 1.2), saturation
+    in HSV ~ U(0.8, 1.2), turn of the hue ~ U(-0.2, 0.2), in random order.  Then with
+    probability 0.5, at once too, a Gaussian blur of standard deviation ~ U(0.15, 1.15)
+    pixels with reflected borders.  Amounts and order are each image's own.
+
+    Hoyer, Dai, Van Gool, "DAFormer" (CVPR 2022), section 3.3 and released code.
+
+    Args:
+      key: one key for the batch.
+      image: [B, H, W, 3] float32, normalised.
+
+    Returns:
+      [B, H, W, 3] float32, normalised.
+    """
+    batch_key, image_key = jax.random.split(key)
+    jitter_u, blur_u = jax.random.uniform(batch_key, (2,))
+    u = jax.random.uniform(image_key, (len(image), 2 * len(DAFORMER_JITTER) + 1))
+
+    def unchanged(image, _):
+        return image
+
+    image = jax.lax.cond(jitter_u > 0.2, _daformer_jitter, unchanged, image, u[:, :-1])
+    return jax.lax.cond(blur_u > 0.5, _daformer_blur, unchanged, image, 0.15 + u[:, -1])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics as clu_metrics
 
-from uda_jax.metrics import iou_per_class, mean_accuracy, miou, pixel_accuracy
+from uda_jax.scores import iou_per_class, mean_accuracy, miou, pixel_accuracy
 
 
 def confusion_matrix(

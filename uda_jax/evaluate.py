@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uda_jax.confusion import confusion_matrix
-from uda_jax.data.ops import resize
+from uda_jax.data.resizing import resize_image, resize_label
 from uda_jax.errors import UserError
 from uda_jax.inference import inference_options, pair, probabilities
 from uda_jax.labels import IGNORE, LABEL_SPACES
@@ -77,12 +77,15 @@ def evaluate(
     *,
     num_classes: int,
     classes: Sequence[int] | None = None,
+    also: Mapping[str, Sequence[int]] | None = None,
     mode: str = "whole",
     window: Sequence[int] | None = None,
     stride: Sequence[int] | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     size: Sequence[int] | None = None,
+    label_size: Sequence[int] | None = None,
+    filter: str = "area",
     batch_size: int = 1,
     sharding: jax.sharding.NamedSharding | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -102,9 +105,13 @@ def evaluate(
         may differ between items and between image and label.
       num_classes: C.
       classes: train ids that the mean goes over; all by default.
+      also: train ids of further means to report, by name.
       mode, window, stride, scales, flip: see `inference_options`.
-      size: (height, width) that the images are resized to on the host, as in training
-        (`data.ops.resize`), before the network sees them; their own size by default.
+      size: (height, width) that the images are resized to on the host, before the
+        network sees them; their own size by default.
+      label_size: (height, width) that the labels are resized to, and scores counted at:
+        MaxSquare's protocol.  Their own size by default, as everywhere else.
+      filter: how both are resized; key of `uda_jax.data.resizing.FILTERS`.
       batch_size: images per forward pass in the mode "whole", else windows per pass.
       sharding: of the image batch over devices; the weights must then be replicated on
         the same mesh, and only the mode "whole" splits its work.
@@ -119,7 +126,12 @@ def evaluate(
     options = inference_options(mode, window, stride, scales, flip)
     if len(dataset) == 0:
         raise UserError("there is no image to evaluate: the dataset is empty.")
-    size = pair("size", size, "evaluation") if size else None
+    sizes = {
+        "size": pair("size", size, "evaluation") if size else None,
+        "label_size": (
+            pair("label_size", label_size, "evaluation") if label_size else None
+        ),
+    }
     group = batch_size if mode == "whole" else 1
     classes = tuple(range(num_classes)) if classes is None else tuple(classes)
     forward = (
@@ -149,7 +161,7 @@ def evaluate(
         if progress:
             progress(done, len(dataset))
 
-    prepare = partial(_load, dataset, size=size, num_classes=num_classes)
+    prepare = partial(_load, dataset, **sizes, filter=filter, num_classes=num_classes)
     for items in _groups(_ahead(prepare, len(dataset)), group):
         for index, item in items:
             names[index] = str(item["name"])
@@ -182,14 +194,16 @@ def evaluate(
         provenance={
             **(provenance or {}),
             **shown,
-            "size": None if size is None else list(size),
+            **{k: v and list(v) for k, v in sizes.items()},
+            "filter": filter,
         },
         confusions=confusions,
         image_names=tuple(names),
+        also={k: tuple(v) for k, v in (also or {}).items()},
     )
 
 
-def _load(dataset, index, *, size, num_classes):
+def _load(dataset, index, *, size, label_size, filter, num_classes):
     item = dataset[index]
     if "label" not in item:
         raise UserError(
@@ -202,8 +216,11 @@ def _load(dataset, index, *, size, num_classes):
             f'the label of "{item["name"]}" holds train id {wrong[0]}; allowed are 0 '
             f"to {num_classes - 1} and {IGNORE} (ignored): check the label space."
         )
+    item = dict(item)
     if size:
-        item = {**item, **resize({"image": item["image"]}, size)}
+        item["image"] = resize_image(item["image"], size, filter)
+    if label_size:
+        item["label"] = resize_label(item["label"], label_size, filter)
     return item
 
 

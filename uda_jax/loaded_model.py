@@ -10,7 +10,7 @@ import numpy as np
 
 from uda_jax.augment import normalize
 from uda_jax.errors import UserError
-from uda_jax.labels import LabelSpace, get_label_space
+from uda_jax.labels import LabelSpace
 from uda_jax.models import MODELS, Model, Prediction
 from uda_jax.models.model import PyTree
 from uda_jax.weights import Weights, load_weights_file
@@ -83,6 +83,7 @@ def ready(weights: Weights) -> LoadedModel:
             f"a {weights.name} takes probabilities instead of images: load it with "
             "weights.load_weights_file."
         )
-    space = get_label_space(weights.label_space) if weights.label_space else None
     params, batch_stats = jax.device_put((weights.params, weights.batch_stats))
-    return LoadedModel(weights.model, params, batch_stats, weights.num_classes, space)
+    return LoadedModel(
+        weights.model, params, batch_stats, weights.num_classes, weights.space
+    )

@@ -15,8 +15,9 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from uda_jax.data.ops import resize
+from uda_jax.data.resizing import resize_image
 from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
 from uda_jax.files import write_atomically
@@ -98,6 +99,7 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         size: Sequence[int] | None = None,
+        filter: str = "area",
         batch_size: int = 1,
     ):
         """Takes any forward function; `from_workdir` takes a run of this library.
@@ -108,10 +110,12 @@ class Predictor:
           mode, window, stride, scales, flip: see `inference.inference_options`.
           size: (height, width) that the network sees; the photograph's by default.
             Results always have the photograph's own size.
+          filter: how it is resized to that; key of `uda_jax.data.resizing.FILTERS`.
           batch_size: windows per forward pass, in the modes that have windows.
         """
         self.label_space = label_space
         self._size = pair("size", size, "prediction") if size else None
+        self._filter = filter
         if not isinstance(forward, jax.tree_util.Partial):
             forward = jax.tree_util.Partial(forward)
         self._forward = forward
@@ -153,7 +157,7 @@ class Predictor:
 
         run = load_run(workdir, checkpoint)
         forward = make_forward(run.model, run.params, run.batch_stats)
-        evaluation = run.config.evaluation.to_dict()
+        evaluation = without_labels(run.config.evaluation)
         if "mode" in options:  # another mode brings its own window and stride
             del evaluation["window"], evaluation["stride"]
         return cls(forward, run.label_space, **(evaluation | options))
@@ -210,13 +214,18 @@ class Predictor:
             name, image = Path(photo).stem, read_photo(photo)
         seen = image
         if self._size is not None:
-            seen = resize({"image": image}, self._size)["image"]
+            seen = resize_image(image, self._size, self._filter)
         ids, confidence = self._look(
             self._forward, seen[None], output_size=image.shape[:2]
         )
         return Result(
             name, image, np.asarray(ids), np.asarray(confidence), self.label_space
         )
+
+
+def without_labels(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a config's evaluation that a Predictor has."""
+    return {k: v for k, v in evaluation.items() if k != "label_size"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

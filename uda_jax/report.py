@@ -1,8 +1,5 @@
 """The report of a run: one HTML file that opens anywhere, without a network."""
 
-import base64
-import html
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from uda_jax.curves import line_chart, series
 from uda_jax.files import write_atomically
 from uda_jax.metrics import Report
-from uda_jax.report_style import STYLE
+from uda_jax.report_style import data_uri, page, percent, swatch, text
 
-_PICTURE_WIDTH = 640  # pixels; wider pictures are reduced to it
 _MISTAKES = 6
 # Keys of metrics.jsonl to draw, in this order; others (times, speeds) are not curves.
 _GROUPS = ("eval/", "loss/", "pseudo/", "data/", "optimizer/", "schedule/")
@@ -69,47 +64,29 @@ def write_report(
         ("Curves", _curves(history, baseline)),
         ("How it was made", _making(report, config, commands, versions or {})),
     ]
-    body = "".join(
-        f"<section>{f'<h2>{name}</h2>' if name else ''}{content}</section>"
-        for name, content in sections
-        if content
-    )
-    page = (
-        "<!doctype html><html lang=en><head><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main><h1>{_text(title)}</h1>{body}</main></body></html>\n"
-    )
-    return write_atomically(Path(workdir) / "report.html", page)
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _percent(value: float, sign: str = "") -> str:
-    return "–" if np.isnan(value) else f"{100 * value:{sign}.1f}"
+    return write_atomically(Path(workdir) / "report.html", page(title, sections))
 
 
 def _gain(value: float) -> str:
     if np.isnan(value):
         return "–"
     tone = "up" if value >= 0.0005 else "down" if value <= -0.0005 else "same"
-    return f"<span class={tone}>{_percent(value, '+')}</span>"
+    return f"<span class={tone}>{percent(value, '+')}</span>"
 
 
 def _headline(report, baseline, baseline_name):
-    tiles = [("mIoU", _percent(report.miou), "")]
+    tiles = [("mIoU", percent(report.miou), "")]
     if report.interval:
-        low, high = (_percent(v) for v in report.interval)
+        low, high = (percent(v) for v in report.interval)
         tiles[0] = ("mIoU", tiles[0][1], f"{low} to {high} (95 %, over images)")
+    tiles += [(f"mIoU, {k}", percent(v), "") for k, v in report.miou_also.items()]
     if baseline is not None:
-        note = f"points over {_text(baseline_name)} ({_percent(baseline.miou)})"
+        note = f"points over {text(baseline_name)} ({percent(baseline.miou)})"
         tiles.append(("gain", _gain(report.miou - baseline.miou), note))
-    tiles.append(("pixel accuracy", _percent(report.pixel_accuracy), ""))
-    tiles.append(("mean accuracy", _percent(report.mean_accuracy), ""))
+    tiles.append(("pixel accuracy", percent(report.pixel_accuracy), ""))
+    tiles.append(("mean accuracy", percent(report.mean_accuracy), ""))
     where = report.provenance.get("benchmark", "")
-    tiles.append(("test images", f"{report.num_images:,}", _text(where)))
+    tiles.append(("test images", f"{report.num_images:,}", text(where)))
     cells = "".join(
         f"<div class=tile><span>{name}</span><strong>{value}</strong>"
         f"<small>{note}</small></div>"
@@ -136,7 +113,7 @@ def _headline(report, baseline, baseline_name):
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return _text(", ".join(map(str, value)) if isinstance(value, list) else value)
+    return text(", ".join(map(str, value)) if isinstance(value, list) else value)
 
 
 def _pictures(strips, captions, report, colors):
@@ -147,39 +124,17 @@ def _pictures(strips, captions, report, colors):
         # Rows of the same columns need their names only once.
         named = index == 0 or list(strip) != list(strips[index - 1])
         figures = "".join(
-            f"<figure>{f'<figcaption>{_text(name)}</figcaption>' if named else ''}"
-            f"<img src='{_data_uri(picture)}' alt='{_text(name)}'></figure>"
+            f"<figure>{f'<figcaption>{text(name)}</figcaption>' if named else ''}"
+            f"<img src='{data_uri(picture)}' alt='{text(name)}'></figure>"
             for name, picture in strip.items()
         )
-        note = f"<p class=caption>{_text(caption)}</p>" if caption else ""
+        note = f"<p class=caption>{text(caption)}</p>" if caption else ""
         parts.append(f"<div class=strip>{figures}</div>{note}")
     legend = "".join(
-        f"<span>{_swatch(colors[c])}{_text(report.class_names[c])}</span>"
+        f"<span>{swatch(colors[c])}{text(report.class_names[c])}</span>"
         for c in range(len(report.class_names))
     )
     return "".join(parts) + f"<p class=legend>{legend}</p>"
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    image = Image.fromarray(picture)
-    # Label maps have few colours: a palette PNG is exact and small, JPEG would smear.
-    flat = image.getcolors(256) is not None
-    if image.width > _PICTURE_WIDTH:
-        height = round(image.height * _PICTURE_WIDTH / image.width)
-        how = Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS
-        image = image.resize((_PICTURE_WIDTH, height), how)
-    stream = io.BytesIO()
-    if flat:
-        image.quantize(256).save(stream, "PNG", optimize=True)
-    else:
-        image.save(stream, "JPEG", quality=88)
-    kind = "png" if flat else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def _swatch(color) -> str:
-    red, green, blue = (int(v) for v in color)
-    return f"<i style='background:rgb({red},{green},{blue})'></i>"
 
 
 def _classes(report, colors, baseline, baseline_name):
@@ -188,7 +143,7 @@ def _classes(report, colors, baseline, baseline_name):
     iou = report.iou
     compared = baseline is not None
     head = "<th>class<th class=bars>IoU in %<th>"
-    head += f"<th>{_text(baseline_name)}<th>gain" if compared else ""
+    head += f"<th>{text(baseline_name)}<th>gain" if compared else ""
     rows = []
     for c in report.classes:
         width = 0 if np.isnan(iou[c]) else 100 * iou[c]
@@ -198,24 +153,24 @@ def _classes(report, colors, baseline, baseline_name):
             else ""
         )
         cells = (
-            f"<td>{_swatch(colors[c])}{_text(report.class_names[c])}"
+            f"<td>{swatch(colors[c])}{text(report.class_names[c])}"
             f"<td class=bars><div class=bar><u style='width:{width:.1f}%'></u>"
             f"{mark}</div>"
-            f"<td>{_percent(iou[c])}"
+            f"<td>{percent(iou[c])}"
         )
         if compared:
-            cells += f"<td>{_percent(before[c])}<td>{_gain(iou[c] - before[c])}"
-        rows.append(f"<tr>{cells}<td class=faint>{_percent(share[c])}")
-    mean = f"<td>mean<td class=bars><td>{_percent(report.miou)}"
+            cells += f"<td>{percent(before[c])}<td>{_gain(iou[c] - before[c])}"
+        rows.append(f"<tr>{cells}<td class=faint>{percent(share[c])}")
+    mean = f"<td>mean<td class=bars><td>{percent(report.miou)}"
     if compared:
         gain = _gain(report.miou - baseline.miou)
-        mean += f"<td>{_percent(baseline.miou)}<td>{gain}"
+        mean += f"<td>{percent(baseline.miou)}<td>{gain}"
     notes = []
     if compared:
-        notes.append(f"The line across a bar marks {_text(baseline_name)}.")
+        notes.append(f"The line across a bar marks {text(baseline_name)}.")
     if report.absent:
         notes.append(
-            f"Without any pixel, so not in the mean: {_text(', '.join(report.absent))}."
+            f"Without any pixel, so not in the mean: {text(', '.join(report.absent))}."
         )
     note = f"<p class=caption>{' '.join(notes)}</p>" if notes else ""
     return (
@@ -239,9 +194,9 @@ def _mistakes(report, colors):
             break
         names = report.class_names
         rows.append(
-            f"<li>{_swatch(colors[truth])}<b>{_text(names[truth])}</b> taken for "
-            f"{_swatch(colors[guess])}<b>{_text(names[guess])}</b>: "
-            f"{_percent(share[truth, guess])} % of its pixels</li>"
+            f"<li>{swatch(colors[truth])}<b>{text(names[truth])}</b> taken for "
+            f"{swatch(colors[guess])}<b>{text(names[guess])}</b>: "
+            f"{percent(share[truth, guess])} % of its pixels</li>"
         )
     return f"<ul class=mistakes>{''.join(rows)}</ul>" if rows else ""
 
@@ -269,16 +224,16 @@ def _curves(history, baseline):
 def _making(report, config, commands, versions):
     parts = []
     if commands:
-        parts.append(f"<pre>{_text(chr(10).join(commands))}</pre>")
+        parts.append(f"<pre>{text(chr(10).join(commands))}</pre>")
     if versions:
-        listed = " · ".join(f"{_text(k)} {_text(v)}" for k, v in versions.items())
+        listed = " · ".join(f"{text(k)} {text(v)}" for k, v in versions.items())
         parts.append(f"<p class=caption>{listed}</p>")
     for name, values in (
         ("Configuration", config),
         ("Evaluation", report.provenance),
     ):
         rows = "".join(
-            f"<tr><td>{_text(key)}<td>{_text(json.dumps(value, default=str))}"
+            f"<tr><td>{text(key)}<td>{text(json.dumps(value, default=str))}"
             for key, value in _flatten(values)
         )
         if rows:

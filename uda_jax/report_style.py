@@ -1,4 +1,18 @@
-"""The style sheet of report.html; a module, so that every installation has it."""
+"""What the HTML pages share: the style sheet, the frame and small parts.
+
+The style sheet is in a module, so that every installation has it.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+_PICTURE_WIDTH = 640  # pixels; wider pictures are reduced to it
 
 STYLE = """\
 :root { color-scheme: light dark; --paper: #fff; --card: #f6f7f9; --ink: #1f2328;
@@ -71,3 +85,58 @@ details { margin-top: 12px; } summary { cursor: pointer; font-weight: 600; }
 .settings td { text-align: left; white-space: normal; padding: 3px 10px 3px 0; }
 .settings td:first-child { color: var(--faint); width: 38%; }
 """
+
+
+def page(title: str, sections: Sequence[tuple[str, str]], style: str = "") -> str:
+    """A whole page, which opens anywhere without a network.
+
+    Args:
+      title: heading.
+      sections: (heading, HTML); a section without content is left out.
+      style: rules of this page, behind the common ones.
+    """
+    body = "".join(
+        f"<section>{f'<h2>{name}</h2>' if name else ''}{content}</section>"
+        for name, content in sections
+        if content
+    )
+    return (
+        "<!doctype html><html lang=en><head><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<title>{text(title)}</title><style>{STYLE}{style}</style></head>"
+        f"<body><main><h1>{text(title)}</h1>{body}</main></body></html>\n"
+    )
+
+
+def text(value: Any) -> str:
+    """`value` as text that HTML shows as it is."""
+    return html.escape(str(value))
+
+
+def percent(value: float, sign: str = "") -> str:
+    """A fraction in per cent with one decimal, a dash for NaN."""
+    return "–" if np.isnan(value) else f"{100 * value:{sign}.1f}"
+
+
+def swatch(color: Sequence[int]) -> str:
+    """A small square in an RGB colour."""
+    red, green, blue = (int(v) for v in color)
+    return f"<i style='background:rgb({red},{green},{blue})'></i>"
+
+
+def data_uri(picture: np.ndarray) -> str:
+    """A picture, uint8 [H, W, 3], inside the page: PNG for few colours, else JPEG."""
+    image = Image.fromarray(picture)
+    # Label maps have few colours: a palette PNG is exact and small, JPEG would smear.
+    flat = image.getcolors(256) is not None
+    if image.width > _PICTURE_WIDTH:
+        height = round(image.height * _PICTURE_WIDTH / image.width)
+        how = Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS
+        image = image.resize((_PICTURE_WIDTH, height), how)
+    stream = io.BytesIO()
+    if flat:
+        image.quantize(256).save(stream, "PNG", optimize=True)
+    else:
+        image.save(stream, "JPEG", quality=88)
+    kind = "png" if flat else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

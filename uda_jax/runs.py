@@ -14,19 +14,24 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from uda_jax.benchmarks import get_benchmark
+from uda_jax.benchmarks import evaluated_classes, label_space_of
 from uda_jax.checkpoints import Checkpoints
+from uda_jax.data.dataset import check_one_of
+from uda_jax.data.resizing import FILTERS
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.inference import inference_options, pair
-from uda_jax.labels import LABEL_SPACES, LabelSpace, get_label_space
+from uda_jax.labels import LabelSpace
 from uda_jax.models import create_model
 from uda_jax.models.model import Model
 
 PyTree = Any
 
 # What may differ when a run goes on: it changes no number of the run.
-FREE_KEYS = ("data.threads", "log_every", "panels_every", "evaluation.batch_size")
+FREE_KEYS = (
+    *("data.threads", "data.workers", "data.prepared"),
+    *("log_every", "panels_every", "evaluation.batch_size"),
+)
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "clu", "numpy")
 
 
@@ -57,12 +62,13 @@ def check_config(config: ConfigDict) -> None:
             "init_new_heads=True says which part of init_from to take, and init_from "
             "is empty: give a file or a workdir, or leave it out."
         )
-    space = get_label_space(config.label_space)
-    space.train_ids(get_benchmark(config.benchmark).classes)
+    evaluated_classes(config)
     look = config.evaluation
     inference_options(look.mode, look.window, look.stride, look.scales, look.flip)
-    if look.size:
-        pair("size", look.size, "evaluation")
+    for key in ("size", "label_size"):
+        if look[key]:
+            pair(key, look[key], "evaluation")
+    check_one_of("evaluation.filter", look.filter, FILTERS)
     if look.batch_size < 1:
         raise UserError(
             f"evaluation.batch_size={look.batch_size} is too small: give 1 or more."
@@ -73,7 +79,7 @@ def make_model(config: ConfigDict) -> Model:
     """The segmentation network that a config describes."""
     return create_model(
         **config.model,
-        num_classes=LABEL_SPACES[config.label_space].num_classes,
+        num_classes=label_space_of(config).num_classes,
         batch_norm=config.batch_norm,
         compute_dtype=config.compute_dtype,
         remat=config.remat,
@@ -197,7 +203,7 @@ def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
         model=model,
         params=parts["params"]["segmentor"],
         batch_stats=parts["batch_stats"],
-        label_space=LABEL_SPACES[config.label_space],
+        label_space=label_space_of(config),
         step=step,
     )
 

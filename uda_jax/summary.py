@@ -12,17 +12,17 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from uda_jax import runs
-from uda_jax.benchmarks import get_benchmark, open_dataset
+from uda_jax.benchmarks import evaluated_classes, label_space_of, open_dataset
 from uda_jax.data.dataset import Dataset
 from uda_jax.errors import UserError
 from uda_jax.evaluate import evaluate, make_forward
 from uda_jax.files import write_atomically
-from uda_jax.labels import LABEL_SPACES, LabelSpace
+from uda_jax.labels import LabelSpace
 from uda_jax.methods.method import Method
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
 from uda_jax.parallel import AXIS, is_main, to_host
-from uda_jax.predict import Predictor
+from uda_jax.predict import Predictor, without_labels
 from uda_jax.report import write_report
 from uda_jax.visualize import colorize, heat, keep, panel
 from uda_jax.writers import read_history
@@ -35,7 +35,6 @@ _STRIPS = 6
 def header(config: ConfigDict, workdir: Path, state, origin: str, data: str) -> str:
     """What the run is, in a few lines."""
     device = jax.devices()[0]
-    height, width = config.data.crop_size
     model, method = dict(config.model), dict(config.method)
     rows = {
         "run": f"{workdir} (benchmark {config.benchmark}, seed {config.seed})",
@@ -44,7 +43,8 @@ def header(config: ConfigDict, workdir: Path, state, origin: str, data: str) -> 
         f"{config.compute_dtype}",
         "parameters": f"{_sizes(state.params)}; all in {PARAMETERS}",
         "weights": origin,
-        "images": f"{data}; crops {height} x {width}, batch {config.batch_size}",
+        "images": f"{data}; batch {config.batch_size}",
+        "geometry": _options(dict(config.data.source)),
         "optimizer": f"{_options(dict(config.optimizer))}; "
         f"{_options(dict(config.schedule))}; {config.steps} steps",
         "devices": f"{jax.device_count()} x {device.device_kind} in "
@@ -146,12 +146,13 @@ def assess(config, model: Model, state, test: Dataset, mesh: Mesh, step: int) ->
 
 
 def _evaluate(config, forward, test, step, checkpoint, sharding=None) -> Report:
-    space = LABEL_SPACES[config.label_space]
+    classes, also = evaluated_classes(config)
     return evaluate(
         forward,
         test,
-        num_classes=space.num_classes,
-        classes=space.train_ids(get_benchmark(config.benchmark).classes),
+        num_classes=label_space_of(config).num_classes,
+        classes=classes,
+        also=also,
         sharding=sharding,
         provenance={
             "benchmark": config.benchmark,
@@ -179,7 +180,7 @@ def baseline_of(config: ConfigDict, report: Report) -> Report | None:
 
 def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -> None:
     """Writes report.json, pictures.png and report.html, and prints the table."""
-    space = LABEL_SPACES[config.label_space]
+    space = label_space_of(config)
     baseline = baseline_of(config, report)
     report.save(workdir / "report.json")
     # One process works here alone, so it needs arrays of its own.
@@ -188,7 +189,9 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
     if baseline is not None:
         predictors["before"] = Predictor.from_workdir(config.init_from)
     predictors["after" if predictors else "prediction"] = Predictor(
-        make_forward(model, params, batch_stats), space, **config.evaluation.to_dict()
+        make_forward(model, params, batch_stats),
+        space,
+        **without_labels(config.evaluation),
     )
     chosen = np.linspace(0, len(test) - 1, min(_STRIPS, len(test))).astype(int)
     strips, captions = [], []
@@ -256,7 +259,7 @@ def evaluate_run(config: ConfigDict, workdir: Path, checkpoint: str) -> Report:
             f"({'; '.join(differing[:4])}): give the --config that trained it."
         )
     forward = make_forward(run.model, run.params, run.batch_stats)
-    test = open_dataset(config.test, config.label_space)
+    test = open_dataset(config.test, label_space_of(config))
     report = _evaluate(config, forward, test, run.step, checkpoint)
     return _tell(report, f"at step {run.step}", workdir / f"evaluate_{checkpoint}.json")
 
@@ -273,7 +276,7 @@ def _evaluate_init_from(config: ConfigDict, workdir: Path) -> Report:
     params, batch_stats, origin = runs.load_weights(
         config.init_from, *own, row=config.model, label_space=config.label_space
     )
-    test = open_dataset(config.test, config.label_space)
+    test = open_dataset(config.test, label_space_of(config))
     print(f"weights     {origin}")
     forward = make_forward(model, params, batch_stats)
     report = _evaluate(config, forward, test, 0, "init_from")

@@ -14,17 +14,16 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from uda_jax import benchmarks, parallel, runs, summary, writers
+from uda_jax import parallel, runs, summary, writers
+from uda_jax.benchmarks import label_space_of
 from uda_jax.checkpoints import Checkpoints
-from uda_jax.data.pipeline import train_iterator
-from uda_jax.errors import UserError
 from uda_jax.factories import build
-from uda_jax.labels import LABEL_SPACES
 from uda_jax.methods import METHODS
 from uda_jax.methods.method import Method
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
 from uda_jax.optimizers import make_optimizer
+from uda_jax.training_data import open_training_data
 
 PyTree = Any
 
@@ -142,8 +141,8 @@ def make_train_step(
 def fit(config: ConfigDict, workdir: str | Path) -> Report:
     """Trains what `config` describes in `workdir`, or goes on with it.
 
-    Writes config.json, provenance.json, metrics.jsonl, tensorboard/, panels/,
-    checkpoints/, report.json and report.html.
+    Writes config.json, provenance.json, data.json, metrics.jsonl, tensorboard/,
+    panels/, checkpoints/, report.json and report.html.
 
     Returns:
       The evaluation of the final weights.
@@ -154,7 +153,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     workdir, mesh = Path(workdir), parallel.make_mesh()
     runs.check_config(config)
     parallel.check_batch(config.batch_size, config.accumulate_steps, mesh)
-    label_space = LABEL_SPACES[config.label_space]
+    label_space = label_space_of(config)
     model = runs.make_model(config)
     method = build(
         METHODS, "method", config.method, model.forward, label_space.num_classes
@@ -162,28 +161,12 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     optimizer, learning_rate = make_optimizer(
         config.optimizer, config.schedule, steps=config.steps, model=model
     )
-    source, target, test = benchmarks.open_datasets(config)
-    if method_needs_target(config) and target is None:
-        raise UserError(
-            f'target.reader is empty, but method "{config.method.name}" learns from '
-            "target images: give their reader and root."
-        )
-
-    def open_batches(start: int):
-        return train_iterator(
-            source,
-            target if method_needs_target(config) else None,
-            **config.data,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start,
-            host=jax.process_index(),
-            num_hosts=jax.process_count(),
-        )
-
+    data = open_training_data(
+        config, needs_target=method_needs_target(config), workdir=workdir
+    )
     # Mistakes in the data or its options show here, before anything is written.
-    open_batches(0).close()
-    for dataset in filter(None, (source, target, test)):
+    data.batches(0).close()
+    for dataset in filter(None, (data.source, data.target, data.test)):
         dataset[0]
     state, origin = init_state(
         model, method, optimizer, config.seed, config.init_from, config.init_new_heads,
@@ -202,11 +185,11 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     writer = writers.make_writer(workdir, start_step=start)
     if parallel.is_main():
         runs.write_provenance(workdir)
+        data.record(workdir)
         if not start:
             summary.write_parameters(workdir, state.params, writer)
         origin = f"goes on from step {start}" if start else origin
-        data = f"{len(source)} source, {len(target or ())} target, {len(test)} test"
-        live.say(summary.header(config, workdir, state, origin, data))
+        live.say(summary.header(config, workdir, state, origin, data.summary()))
     train_step = make_train_step(
         method,
         optimizer,
@@ -217,12 +200,12 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     log, report = writers.MetricLog(), None
 
     def assess(step: int) -> Report:
-        return summary.assess(config, model, state, test, mesh, step)
+        return summary.assess(config, model, state, data.test, mesh, step)
 
     def due(every: int, step: int) -> bool:
         return step == config.steps or (every > 0 and step % every == 0)
 
-    batches = open_batches(start)
+    batches = data.batches(start)
     try:
         for step in range(start + 1, config.steps + 1):
             batch, names = next(batches)
@@ -244,7 +227,8 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
                 report = assess(step)
                 writer.write_scalars(step, {"eval/miou": report.miou})
                 live.say(
-                    f"step {step}: mIoU {100 * report.miou:.2f} on {len(test)} images"
+                    f"step {step}: mIoU {100 * report.miou:.2f} on "
+                    f"{len(data.test)} images"
                 )
             if saves or evaluates:
                 writer.flush()  # no checkpoint without the rows of its steps
@@ -260,7 +244,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     report = report or assess(config.steps)
     checkpoints.close()
     if parallel.is_main():
-        summary.finish(config, workdir, report, model, state, test)
+        summary.finish(config, workdir, report, model, state, data.test)
     return report
 
 

@@ -17,7 +17,7 @@ from uda_jax import torch_files
 from uda_jax.convert import Given, by_path, leaves_by_path
 from uda_jax.errors import UserError
 from uda_jax.factories import build, keywords
-from uda_jax.labels import get_label_space
+from uda_jax.labels import space_of
 from uda_jax.models import MODELS, Model, Prediction
 from uda_jax.models.deeplabv2 import FORMS, Form
 from uda_jax.models.discriminator import discriminator
@@ -64,6 +64,7 @@ class Source(NamedTuple):
       backbone_only: there are no heads in it.
       settled: it is this library's own, whose options leave nothing open.
       step: of the run, for a workdir.
+      classes: rows of a user's own label space, or ().
     """
 
     what: str
@@ -78,6 +79,7 @@ class Source(NamedTuple):
     backbone_only: bool = False
     settled: bool = False
     step: int | None = None
+    classes: tuple = ()
 
 
 def open_source(
@@ -209,7 +211,7 @@ def _open_workdir(path) -> Source:
         f"{path} (a run)", "a run", (name,), options, run.label_space.num_classes,
         run.config.label_space, {},
         lambda network: leaves_by_path(run.params, run.batch_stats), settled=True,
-        step=run.step,
+        step=run.step, classes=run.config.classes,
     )  # fmt: skip
 
 
@@ -250,6 +252,7 @@ def _open_converted(path, description, saved) -> Source:
     return Source(
         f"{path} ({known['kind']})", known["kind"], (name,), row, known["num_classes"],
         known["label_space"], {}, lambda network: pairs, settled=True,
+        classes=known["classes"],
     )  # fmt: skip
 
 
@@ -265,4 +268,4 @@ def _check_description(known, name) -> None:
     if not isinstance(space, str):
         raise UserError(f"its label_space {space!r} is no name")
     if space:
-        get_label_space(space)
+        space_of(space, known["classes"])

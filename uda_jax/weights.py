@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from uda_jax import __version__
 from uda_jax.convert import Fitted, fit, leaves_by_path
 from uda_jax.errors import UserError, did_you_mean
-from uda_jax.labels import get_label_space
+from uda_jax.labels import LabelSpace, get_label_space, space_of
 from uda_jax.models import Model
 from uda_jax.weight_sources import (
     FORMAT,
@@ -48,6 +48,8 @@ class Weights(NamedTuple):
       dropped: rule -> names of what the file holds beside.
       initial: paths of leaves that the file does not fill.
       step: of the run, where it was a workdir.
+      classes: rows of the label space where it is a user's own; see
+        `uda_jax.labels.own_label_space`.
     """
 
     model: Model
@@ -61,6 +63,12 @@ class Weights(NamedTuple):
     dropped: dict[str, list[str]]
     initial: list[str]
     step: int | None
+    classes: tuple = ()
+
+    @property
+    def space(self) -> LabelSpace | None:
+        """The label space; None where nobody said it."""
+        return space_of(self.label_space, self.classes) if self.label_space else None
 
 
 def load_weights_file(
@@ -134,16 +142,19 @@ def load_weights_file(
     dropped = source.dropped
     if fitted.unused:
         dropped = {**dropped, NEW_HEADS: fitted.unused}
-    space = label_space or source.label_space
-    if space and get_label_space(space).num_classes != num_classes:
-        raise UserError(
-            f"{path} has {num_classes} classes, label_space {space} has "
-            f"{get_label_space(space).num_classes}: choose the one it was trained with."
-        )
-    return Weights(
-        network, fitted.params, fitted.batch_stats, name, options, num_classes, space,
-        source.kind, dropped, fitted.initial, source.step,
+    own = () if label_space else source.classes
+    weights = Weights(
+        network, fitted.params, fitted.batch_stats, name, options, num_classes,
+        label_space or source.label_space, source.kind, dropped, fitted.initial,
+        source.step, own,
     )  # fmt: skip
+    space = weights.space
+    if space and space.num_classes != num_classes:
+        raise UserError(
+            f"{path} has {num_classes} classes, label_space {space.name} has "
+            f"{space.num_classes}: choose the one it was trained with."
+        )
+    return weights
 
 
 def fit_like(
@@ -264,6 +275,7 @@ def save(
         "model": {"name": weights.name, **lasting},
         "num_classes": weights.num_classes,
         "label_space": weights.label_space,
+        "classes": weights.classes,
         "kind": weights.kind,
         "source": source,
         "tensors": len(arrays),

@@ -4,9 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
+from uda_jax.data.geometry import advent, ss_ada, tufl
 from uda_jax.data.pipeline import train_iterator
+from uda_jax.data.sampling import epochs
 from uda_jax.data.sources import manifest
 from uda_jax.errors import UserError
+
+OPS = tufl(crop_size=(8, 12), scales=(0.75, 1.0, 1.5))
+FROZEN = tufl(crop_size=(8, 12), scales=(0.75, 1.0, 1.5), frozen=True)
 
 
 def make(folder, count, *, labels=True, value=0, size=(12, 18)):
@@ -31,9 +36,7 @@ def domains(tmp_path_factory):
 
 
 def take(domains, count, **options):
-    defaults = dict(
-        crop_size=(8, 12), batch_size=4, seed=0, scales=(0.75, 1.0, 1.5), threads=0
-    )
+    defaults = dict(source_ops=OPS, target_ops=OPS, batch_size=4, seed=0, threads=0)
     with train_iterator(*domains, **{**defaults, **options}) as iterator:
         return [next(iterator) for _ in range(count)]
 
@@ -77,6 +80,14 @@ def test_threads_change_nothing(domains):
     plain = take(domains, 6)
     for threads in (1, 3):
         assert all(map(same, plain, take(domains, 6, threads=threads)))
+
+
+def test_worker_processes_change_nothing(domains):
+    # With all that may differ besides: a start, a host, frozen ops.
+    options = dict(start_step=3, host=1, num_hosts=2, target_ops=FROZEN)
+    workers = take(domains, 5, workers=2, threads=1, **options)
+    assert all(map(same, take(domains, 5, **options), workers))
+    assert all(type(x) is np.ndarray for x in workers[0][0]["source"].values())
 
 
 def test_exact_restart(domains):
@@ -132,23 +143,41 @@ def test_without_target(domains):
     )
 
 
-def test_frozen_augmentation_freezes_the_target_alone(tmp_path):
+def test_frozen_ops_draw_once_per_run(tmp_path):
     source = make(tmp_path / "s", 1)
     path = tmp_path / "s/list.jsonl"
     target = manifest(path, label_space="crosscity13", labels=False)
-    steps = take((source, target), 5, frozen_augmentation=True)
-    images = {
-        domain: {image.tobytes() for b, _ in steps for image in b[domain]["image"]}
-        for domain in ("source", "target")
-    }
-    assert len(images["target"]) == 1 and len(images["source"]) > 5
-    geometries = {
-        take((source, target), 1, frozen_augmentation=True, seed=seed)[0][0]["target"][
-            "image"
-        ].tobytes()
-        for seed in range(4)
-    }
-    assert len(geometries) > 1  # another run, another draw
+
+    def images(seed, steps=4):
+        seen = {"source": set(), "target": set()}
+        for batch, _ in take((source, target), steps, seed=seed, target_ops=FROZEN):
+            for domain, examples in batch.items():
+                seen[domain] |= {image.tobytes() for image in examples["image"]}
+        return seen
+
+    assert len(images(0)["target"]) == 1 and len(images(0)["source"]) > 5
+    draws = set.union(*(images(seed, 1)["target"] for seed in range(4)))
+    assert len(draws) > 1  # another run, another draw
+
+
+def test_each_domain_has_its_own_geometry(domains):
+    batch, _ = take(domains, 1, target_ops=ss_ada(crop_size=(16, 16)))[0]
+    assert batch["source"]["image"].shape == (4, 8, 12, 3)
+    assert set(batch["target"]) == {"image", "valid"}
+    assert batch["target"]["valid"].shape == (4, 16, 16)
+    assert batch["target"]["valid"].dtype == np.uint8
+
+
+def test_samplings_are_asked_for_streams(domains):
+    def only_the_first(dataset, ops, seed):
+        return epochs()(dataset.select([0]), ops, seed)
+
+    steps = take(domains, 3, target_sampling=only_the_first)
+    assert {name for _, names in steps for name in names["target"]} == {"0.png"}
+    assert len({name for _, names in steps for name in names["source"]}) == 12
+    # A domain's stream does not depend on the other's.
+    plain = take(domains, 3)
+    assert [names["source"] for _, names in steps] == [n["source"] for _, n in plain]
 
 
 def test_weights_of_a_manifest_reach_the_batch(tmp_path):
@@ -165,13 +194,24 @@ def test_weights_of_a_manifest_reach_the_batch(tmp_path):
     assert batch["source"]["weight"].tolist() == expected
 
 
-@pytest.mark.parametrize("threads", [0, 2])
-def test_a_damaged_file_is_named_while_iterating(tmp_path, threads):
-    source = make(tmp_path / "s", 1)
-    image = tmp_path / "s/0.png"
+@pytest.mark.parametrize(
+    "options", [dict(threads=0), dict(threads=2), dict(threads=1, workers=1)]
+)
+def test_a_damaged_file_is_named_when_its_turn_comes(tmp_path, options):
+    source = make(tmp_path / "s", 6)
+    options = dict(batch_size=1, **options)
+    order = [names["source"][0] for _, names in take((source, None), 6, batch_size=1)]
+    image = tmp_path / "s" / order[3]
+    whole = take((source, None), 3, batch_size=1)
     image.write_bytes(image.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"s/0\.png cannot be decoded"):
-        take((source, None), 1, threads=threads)
+    iterator = train_iterator(source, None, source_ops=OPS, seed=0, **options)
+    with iterator as steps:
+        for expected in whole:
+            assert same(expected, next(steps))
+        with pytest.raises(UserError) as caught:
+            next(steps)
+    assert str(caught.value).startswith(f"file {image} cannot be decoded")
+    assert "\n" not in str(caught.value)
 
 
 def test_impossible_requests_are_refused(domains, tmp_path):
@@ -181,7 +221,20 @@ def test_impossible_requests_are_refused(domains, tmp_path):
         take(domains, 1, batch_size=0)
     with pytest.raises(UserError, match="threads=-1"):
         take(domains, 1, threads=-1)
+    with pytest.raises(UserError, match="workers=-1"):
+        take(domains, 1, workers=-1)
     with pytest.raises(UserError, match="source dataset has no labels"):
         take((domains[1], None), 1)
     with pytest.raises(UserError, match="must not reach training"):
         take((domains[0], domains[0]), 1)
+
+
+def test_images_of_two_sizes_need_a_geometry(tmp_path):
+    source = make(tmp_path / "s", 2)
+    cv2.imwrite(str(tmp_path / "s/1.png"), np.zeros((9, 18, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "s/1_label.png"), np.zeros((9, 18), np.uint8))
+    with pytest.raises(UserError, match=r"[01]\.png is (9|12) x 18 and") as caught:
+        take((source, None), 1, source_ops=())
+    assert "resizes or crops to one size" in str(caught.value)
+    batch, _ = take((source, None), 1, source_ops=advent(size=(6, 9)))[0]
+    assert batch["source"]["label"].shape == (4, 6, 9)

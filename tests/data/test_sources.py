@@ -1,30 +1,14 @@
 import json
 import pickle
-import re
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from small_files import ids, image, refused, write
 
 from uda_jax.data.sources import camvid, cityscapes, crosscity, folder, manifest
 from uda_jax.errors import UserError
 from uda_jax.labels import IGNORE
-
-
-def write(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), array)
-    return path
-
-
-def image(height=4, width=6, value=(30, 20, 10)):
-    """BGR, as OpenCV writes it; (10, 20, 30) in RGB."""
-    return np.full((height, width, 3), value, np.uint8)
-
-
-def ids(value=7, height=4, width=6):
-    return np.full((height, width), value, np.uint8)
 
 
 @pytest.fixture
@@ -175,17 +159,6 @@ def test_datasets_can_be_pickled(city):
 # What is refused, in one sentence that names the file and the remedy
 
 
-def refused(call, *parts):
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    for part in parts:
-        assert part in message
-    assert "\n" not in message and message.endswith(".")
-    assert not re.search(r"\.\s+[A-Z]", message), "more than one sentence"
-    return message
-
-
 def test_missing_folders(tmp_path):
     space = dict(label_space="crosscity13")
     refused(
@@ -247,8 +220,8 @@ def test_unknown_splits_and_cities(city, nthu):
 
 def test_label_spaces_of_another_dataset(city, pair):
     refused(
-        lambda: cityscapes(city, label_space="camvid11"),
-        '"camvid11" is not made of cityscapes label ids',
+        lambda: cityscapes(city, label_space="parking7"),
+        '"parking7" has no class of these labels',
         "crosscity13",
     )
     refused(lambda: cityscapes(city, label_space="crosscity"), "crosscity13")
@@ -315,7 +288,7 @@ def test_ids_outside_of_the_table(city, pair):
     label[0, :2] = 34, 200
     write(path, label)
     dataset = cityscapes(city, label_space="crosscity13")
-    index = [str(path) == p for p in dataset.labels].index(True)
+    index = [str(path) == p for p in dataset.store.labels].index(True)
     refused(lambda: dataset[index], str(path), "34, 200", "known: 0-33, 255")
     write(pair / "labels/a.png", ids(13))
     refused(lambda: open_pair(pair)[0], "labels/a.png", "13", "known: 0-12, 255")
@@ -343,6 +316,11 @@ def test_images_that_are_not_rgb(pair):
     refused(lambda: open_pair(pair)[0], "has 3 channels of 16 bits")
 
 
+def test_links_that_repeat_a_folder(pair):
+    (pair / "images/again").symlink_to(pair / "images")
+    refused(lambda: open_pair(pair), "images/again are the same", "remove the link")
+
+
 def test_two_images_for_one_label(pair):
     write(pair / "images/a.jpg", image())
     refused(lambda: open_pair(pair), 'the name "a"', "rename")
@@ -355,6 +333,7 @@ def test_two_images_for_one_label(pair):
         ('{"label": "a.png"}', ("line 1", 'no "image"')),
         ('\n{"image": "a.png", "lable": "a.png"}', ("line 2", 'mean "label"')),
         ('{"image": "a.png", "weight": "1"}', ('"weight"', "number")),
+        ('{"image": "a.png", "weight": NaN}', ('"weight"', "nan", "number")),
         ('{"image": "a.png"}\n{"image": "b.png", "weight": 1}', ("1 of 2 lines",)),
         ('{"image": "a.png"}', ('no "label"', "a.png")),
         ('{"image": "c.png", "label": "a.png"}', ("c.png", "do not exist")),

@@ -17,6 +17,10 @@ C = 4
 CASES = {
     "source_only": ("source_only", {}),
     "source_only-ohem": ("source_only", {"source_loss": "ohem"}),
+    "source_only-maxsquare": (
+        "source_only",
+        {"source_loss": "valid", "view": "maxsquare"},
+    ),
     "tufl-target_statistics": (
         "tufl",
         {"statistics": "target", "class_weights": "none"},

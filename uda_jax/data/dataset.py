@@ -1,21 +1,75 @@
-"""A random-access dataset of images and labels, and the checks of all its readers."""
+"""A random-access dataset of images and labels, wherever their bytes are stored."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from uda_jax.data.images import read_image, read_label
+from uda_jax.data.images import check_ids, read_image, read_raw_label
 from uda_jax.errors import UserError, did_you_mean
 from uda_jax.labels import (
-    ID_TABLES,
-    LABEL_SPACES,
+    Coding,
     LabelSpace,
+    get_coding,
     get_label_space,
-    train_id_table,
+    id_table,
+    lookup,
 )
+
+
+class Store(Protocol):
+    """Where the pixels of a dataset are; picklable."""
+
+    has_labels: bool
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 [H, W, 3] RGB."""
+
+    def raw_label(self, index: int) -> np.ndarray:
+        """uint8 [h, w] raw ids, as stored."""
+
+    def where(self, index: int) -> tuple[str, str]:
+        """What messages call the image and its label."""
+
+    def select(self, indices: Sequence[int]) -> "Store":
+        """The store of some of the examples."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Files:
+    """One file for each image and each label.
+
+    Attributes:
+      images: paths.
+      labels: paths, or () without labels.
+      label_format: key of `uda_jax.data.images.LABEL_FORMATS`.
+    """
+
+    images: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    label_format: str = "ids"
+
+    @property
+    def has_labels(self) -> bool:
+        return bool(self.labels)
+
+    def image(self, index: int) -> np.ndarray:
+        return read_image(self.images[index])
+
+    def raw_label(self, index: int) -> np.ndarray:
+        return read_raw_label(self.labels[index], self.label_format)
+
+    def where(self, index: int) -> tuple[str, str]:
+        return self.images[index], self.labels[index] if self.labels else ""
+
+    def select(self, indices: Sequence[int]) -> "Files":
+        return dataclasses.replace(
+            self,
+            images=tuple(self.images[i] for i in indices),
+            labels=tuple(self.labels[i] for i in indices) if self.labels else (),
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,79 +85,105 @@ class Dataset:
     Attributes:
       label_space: classes of the train ids.
       names: one per image, unique.
-      images: paths.
-      labels: paths, or () without labels.
-      id_table: raw id in the label files -> train id.
+      store: the pixels.
+      coding: what the raw ids of the labels mean: {raw id: class or ""}.
+      sizes_may_differ: some of the published labels have another size than their image
+        (GTA5): then items are returned as they are, and the first op that resizes or
+        crops brings image and label to one size.
       weights: one per image, or ().
     """
 
     label_space: LabelSpace
     names: tuple[str, ...]
-    images: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-    id_table: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    store: Store
+    coding: Coding = dataclasses.field(default_factory=dict)
+    sizes_may_differ: bool = False
     weights: tuple[float, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.names)
+
+    @property
+    def has_labels(self) -> bool:
+        return self.store.has_labels
+
+    @property
+    def id_table(self) -> Mapping[int, int]:
+        """Raw id -> train id."""
+        return id_table(self.label_space, self.coding)
+
+    def raw_label(self, index: int) -> np.ndarray:
+        """uint8 [h, w] raw ids, every one of them known to `coding`."""
+        raw = self.store.raw_label(index)
+        check_ids(raw, self.coding, self.store.where(index)[1])
+        return raw
+
+    def label(self, index: int) -> np.ndarray:
+        """uint8 [h, w] train ids or `IGNORE`."""
+        return lookup(self.id_table)[self.raw_label(index)]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = read_image(self.images[index])
+        image = self.store.image(index)
         item = {"image": image, "name": self.names[index]}
-        if self.labels:
-            label = read_label(self.labels[index], self.id_table)
-            if label.shape != image.shape[:2]:
+        if self.has_labels:
+            label = self.label(index)
+            if label.shape != image.shape[:2] and not self.sizes_may_differ:
+                image_name, label_name = self.store.where(index)
                 raise UserError(
-                    f"label {self.labels[index]} is {_size(label)} but its image "
-                    f"{self.images[index]} is {_size(image)} (height x width): they "
-                    "must be equal, so resize one of them (labels by nearest)."
+                    f"label {label_name} is {_size(label)} but its image {image_name} "
+                    f"is {_size(image)} (height x width): they must be equal, so "
+                    "resize one of them (labels by nearest)."
                 )
             item["label"] = label
         if self.weights:
             item["weight"] = np.float32(self.weights[index])
         return item
 
+    def select(self, indices: Sequence[int]) -> "Dataset":
+        """The dataset of some of the examples, in this order."""
+        return dataclasses.replace(
+            self,
+            names=tuple(self.names[i] for i in indices),
+            store=self.store.select(indices),
+            weights=tuple(self.weights[i] for i in indices) if self.weights else (),
+        )
+
 
 def make_dataset(
-    label_space: str,
+    label_space: str | LabelSpace,
     coding: str,
     where: Path,
     names: list[str],
     images: list[Path],
     labels: list[Path] | None,
+    *,
+    label_format: str = "ids",
+    sizes_may_differ: bool = False,
 ) -> Dataset:
     """Checks what every reader must check and makes the Dataset.
 
     Args:
-      label_space: key of `LABEL_SPACES`.
-      coding: of the label files: a dataset's name, "label_ids" for the raw ids of the
-        label space's own dataset, or "train_ids".
+      label_space: key of `LABEL_SPACES`, or a user's own.
+      coding: of the label files; see `uda_jax.labels.get_coding`.
       where: pattern of the images, for messages.
       names, images, labels: one per image; labels None when they are not read.
+      label_format, sizes_may_differ: see `Files` and `Dataset`.
 
     Raises:
-      UserError: the label space is unknown or not made of this coding, there are no
-        images, two share a name, or one has no label.
+      UserError: the label space is unknown or shares no class with the coding, there
+        are no images, two share a name, or one has no label.
     """
     space = get_label_space(label_space)
-    if coding in ("label_ids", space.coding):
-        id_table = ID_TABLES[label_space]
-    elif coding == "train_ids":
-        id_table = train_id_table(space.num_classes)
-    elif made_of_it := [s.name for s in LABEL_SPACES.values() if s.coding == coding]:
-        raise UserError(
-            f'label space "{label_space}" is not made of {coding} label ids: choose '
-            f"one of {', '.join(made_of_it)}."
-        )
-    else:
-        check_one_of("coding", coding, ("train_ids", "label_ids"))
+    table = get_coding(coding, space)
+    id_table(space, table)
     if not images:
         raise UserError(
             f"no images match {where}: check the path and that the download was "
             "unpacked there."
         )
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))
         raise UserError(
             f'two images in {where} have the name "{twice}" and would share one label: '
             "rename or remove one."
@@ -121,9 +201,11 @@ def make_dataset(
     return Dataset(
         label_space=space,
         names=tuple(names),
-        images=tuple(map(str, images)),
-        labels=tuple(map(str, labels or ())),
-        id_table=id_table if labels is not None else {},
+        store=Files(
+            tuple(map(str, images)), tuple(map(str, labels or ())), label_format
+        ),
+        coding=table if labels is not None else {},
+        sizes_may_differ=sizes_may_differ,
     )
 
 

@@ -1,33 +1,68 @@
-"""Host-side geometry: small grain transforms on {"image", "label"?, ...}.
+"""Host-side geometry: small grain transforms on {"image", "label"?, "valid"?, ...}.
 
-Each takes image uint8 [H, W, 3] and, where there is one, label uint8 [H, W], and moves
-both alike.  Random ones get grain's generator, which is seeded by the example's place
-in the stream.  Colour, blur, warps and normalisation run on the device, not here.
+Each takes image uint8 [H, W, 3] and, where there are any, label uint8 [h, w] and valid
+uint8 [H, W], and moves all alike.  Ops that resize send all to one size; the mirror
+takes each as it is; ops that crop or pad first bring a label of another size to its
+image's.  Random ops get grain's generator, which is seeded by the example's place in
+the stream.  Colour, blur, warps and normalisation run on the device, not here.
 
-Source: the source and weak target views of TUFL (Yan et al., T-ITS 2023; the released
-program's transforms): flip, scale, crop.
+`uda_jax.data.geometry` puts the ops together into the published recipes.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import grain
 import numpy as np
 
-from uda_jax.errors import UserError
+from uda_jax.data.resizing import resize, resize_image, resize_label
+from uda_jax.labels import IGNORE
 
 Element = dict[str, Any]
+
+_MOVED = {"image", "label", "valid"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Resize(grain.transforms.Map):
-    """Resizes to (height, width): see `resize`."""
+    """Resizes to `size` = (height, width); `filter`: key of `resizing.FILTERS`."""
 
     size: tuple[int, int]
+    filter: str
 
     def map(self, element: Element) -> Element:
-        return resize(element, self.size)
+        return resize(element, self.size, self.filter)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeKeepingAspect(grain.transforms.Map):
+    """Resizes to the largest size of the same aspect that fits into `bound`.
+
+    With L and S the longer and the shorter side of `bound`, in either order, and
+
+        f = min(L / max(H, W), S / min(H, W))
+
+    a side n becomes int(f * n + 0.5).  A label of another size than its image gets its
+    own f and may come out in another size too.  Source: mmcv, as DAFormer uses it.
+    """
+
+    bound: tuple[int, int]
+    filter: str
+
+    def map(self, element: Element) -> Element:
+        result = dict(element)
+        for key in element.keys() & _MOVED:
+            change = resize_image if key == "image" else resize_label
+            size = self.fitted(element[key].shape[:2])
+            result[key] = change(element[key], size, self.filter)
+        return result
+
+    def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that an image of `size` = (height, width) gets."""
+        factor = min(max(self.bound) / max(size), min(self.bound) / min(size))
+        return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +70,33 @@ class RandomScale(grain.transforms.RandomMap):
     """Resizes to (int(H * s), int(W * s)), s one of `scales`, each equally likely."""
 
     scales: tuple[float, ...]
+    filter: str
 
     def random_map(self, element: Element, rng: np.random.Generator) -> Element:
         scale = self.scales[rng.integers(len(self.scales))]
         height, width = element["image"].shape[:2]
-        return resize(element, (int(height * scale), int(width * scale)))
+        return resize(element, (int(height * scale), int(width * scale)), self.filter)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomLongSide(grain.transforms.RandomMap):
+    """Resizes so that the longer side L becomes any of int(a * L) ... int(b * L).
+
+    (a, b) = `ratios`; every whole number is equally likely.  The shorter side S becomes
+    int(S * new / L + 0.5).
+    """
+
+    ratios: tuple[float, float]
+    filter: str
+
+    def random_map(self, element: Element, rng: np.random.Generator) -> Element:
+        sides = element["image"].shape[:2]
+        longer = max(sides)
+        low, high = (int(longer * ratio) for ratio in self.ratios)
+        new = int(rng.integers(low, high, endpoint=True))
+        # For the longer side this is `new` itself.
+        height, width = (int(side * new / longer + 0.5) for side in sides)
+        return resize(element, (height, width), self.filter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,19 +122,77 @@ class RandomCrop(grain.transforms.RandomMap):
     """
 
     size: tuple[int, int]
+    filter: str
 
     def random_map(self, element: Element, rng: np.random.Generator) -> Element:
-        height, width = self.size
         h, w = element["image"].shape[:2]
-        if h < height or w < width:
-            factor = max(height / h, width / w)
+        factor = max(self.size[0] / h, self.size[1] / w)
+        if factor > 1:
             h, w = int(factor * h + 1), int(factor * w + 1)
-            element = resize(element, (h, w))
-        top = rng.integers(h - height + 1)
-        left = rng.integers(w - width + 1)
-        window = (slice(top, top + height), slice(left, left + width))
-        # A copy, so that the whole image can be freed.
-        return _change(element, lambda x: x[window].copy())
+        element = resize(element, (h, w), self.filter)
+        return _cut(element, _window((h, w), self.size, rng))
+
+
+@dataclasses.dataclass(frozen=True)
+class VariedCrop(grain.transforms.RandomMap):
+    """Cuts a window of (height, width) out that more than one class shares.
+
+    Every position is equally likely.  With a label and `cat_max_ratio` < 1 a window is
+    drawn anew, up to ten times, until more than one class is in it and the largest has
+    less than this share of the pixels that are not ignored; the last is taken as it is.
+    An image smaller than the window is cut to what there is of it.  Source: mmseg, as
+    DAFormer uses it (Hoyer et al., CVPR 2022).
+    """
+
+    size: tuple[int, int]
+    cat_max_ratio: float
+
+    def random_map(self, element: Element, rng: np.random.Generator) -> Element:
+        element = _aligned(element)
+        shape = element["image"].shape[:2]
+        window = _window(shape, self.size, rng)
+        if "label" in element and self.cat_max_ratio < 1:
+            for _ in range(10):
+                if self._is_varied(element["label"][window]):
+                    break
+                window = _window(shape, self.size, rng)
+        return _cut(element, window)
+
+    def _is_varied(self, label: np.ndarray) -> bool:
+        counts = np.bincount(label.ravel(), minlength=256)[:IGNORE]
+        several = np.count_nonzero(counts) > 1
+        return several and counts.max() / counts.sum() < self.cat_max_ratio
+
+
+@dataclasses.dataclass(frozen=True)
+class Pad(grain.transforms.Map):
+    """Fills up to (height, width) at the bottom and at the right.
+
+    Images with `color` (RGB), labels with `IGNORE`.  With `adds_valid` the element gets
+    "valid": uint8 [H, W], 1 where the image was and 0 where it was filled up, also
+    where nothing had to be.
+    """
+
+    size: tuple[int, int]
+    color: tuple[int, int, int]
+    adds_valid: bool = False
+
+    def map(self, element: Element) -> Element:
+        element = _aligned(element)
+        h, w = element["image"].shape[:2]
+        if self.adds_valid:
+            element["valid"] = np.ones((h, w), np.uint8)
+        below, right = max(self.size[0] - h, 0), max(self.size[1] - w, 0)
+        if below or right:
+            fills = {"image": self.color, "label": IGNORE, "valid": 0}
+            for key in fills.keys() & element.keys():
+                element[key] = cv2.copyMakeBorder(
+                    element[key],
+                    *(0, below, 0, right),
+                    borderType=cv2.BORDER_CONSTANT,
+                    value=fills[key],
+                )
+        return element
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,86 +201,44 @@ class Frozen(grain.transforms.RandomMap):
 
     The released TUFL draws the flip, scale and crop of its target images when the
     dataset is made, so that all images of a run share them.  For faithful reproduction
-    only.
+    only.  The training pipeline replaces `seed` by one that follows from the run's.
     """
 
     transform: grain.transforms.RandomMap
-    seed: int
+    seed: int = 0
 
     def random_map(self, element: Element, rng: np.random.Generator) -> Element:
         del rng
         return self.transform.random_map(element, np.random.default_rng(self.seed))
 
 
-def resize(element: Element, size: tuple[int, int]) -> Element:
-    """Image and label at (height, width), pixel centres aligned.
-
-    Images: bilinear when a side grows, area average when both shrink (the published
-    programs use Pillow's bilinear, which also averages when it shrinks, over a wider
-    window).  Labels: the pixel nearest to the centre, as Pillow's.
-    """
-    height, width = size
-    h, w = element["image"].shape[:2]
-    if (h, w) == (height, width):
-        return element
-    shrinks = height <= h and width <= w
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    result = dict(element)
-    result["image"] = cv2.resize(element["image"], (width, height), interpolation=how)
-    if "label" in element:
-        result["label"] = cv2.resize(
-            element["label"], (width, height), interpolation=cv2.INTER_NEAREST_EXACT
-        )
-    return result
+def apply(ops: Sequence, element: Element, rng: np.random.Generator) -> Element:
+    """The element after all ops, in order; random ones draw from `rng`."""
+    for op in ops:
+        if isinstance(op, grain.transforms.RandomMap):
+            element = op.random_map(element, rng)
+        else:
+            element = op.map(element)
+    return element
 
 
-def geometry(
-    *,
-    crop_size: tuple[int, int],
-    resize: tuple[int, int] = (),
-    scales: tuple[float, ...] = (1.0,),
-    flip_probability: float = 0.5,
-) -> tuple[grain.transforms.Transformation, ...]:
-    """Resize, flip, scale, crop: the order of TUFL.
-
-    Args:
-      crop_size: (height, width) of what comes out.
-      resize: (height, width) that images are brought to first; () leaves them.
-      scales: factors to choose from.
-      flip_probability: chance to be mirrored.
-
-    Raises:
-      UserError: a size is not two positive integers, a scale is not positive, or the
-        probability is not in [0, 1].
-    """
-    _check_size("crop_size", crop_size)
-    if resize:
-        _check_size("resize", resize)
-    if not scales or any(scale <= 0 for scale in scales):
-        raise UserError(
-            f"scales={scales} must be positive numbers: (1.0,) for no change."
-        )
-    if not 0 <= flip_probability <= 1:
-        raise UserError(
-            f"flip_probability={flip_probability} is not in [0, 1]: 0.5 mirrors every "
-            "second image, 0 none."
-        )
-    return (
-        *((Resize(tuple(resize)),) if resize else ()),
-        HorizontalFlip(flip_probability),
-        *((RandomScale(tuple(scales)),) if tuple(scales) != (1.0,) else ()),
-        RandomCrop(tuple(crop_size)),
-    )
+def _aligned(element: Element) -> Element:
+    """A copy of the element whose label has the image's size, by the nearest pixel."""
+    return resize(element, element["image"].shape[:2], "area")
 
 
-def _check_size(name: str, size) -> None:
-    good = len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
-    if not good:
-        raise UserError(
-            f"{name}={tuple(size)} must be two positive integers (height, width)."
-        )
+def _window(shape, size, rng) -> tuple[slice, slice]:
+    """A window of `size`, or of what there is, at a random place of `shape`."""
+    height, width = min(size[0], shape[0]), min(size[1], shape[1])
+    top = rng.integers(shape[0] - height + 1)
+    left = rng.integers(shape[1] - width + 1)
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _cut(element: Element, window: tuple[slice, slice]) -> Element:
+    # A copy, so that the whole image can be freed.
+    return _change(element, lambda x: x[window].copy())
 
 
 def _change(element: Element, function) -> Element:
-    changed = {k: function(element[k]) for k in ("image", "label") if k in element}
-    return {**element, **changed}
+    return {**element, **{k: function(element[k]) for k in element.keys() & _MOVED}}

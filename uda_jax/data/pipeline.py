@@ -1,18 +1,26 @@
 """The grain chain of training: source and target zipped, position = step.
 
-The batches are a function of (datasets, geometry, seed, step): not of the number of
-threads, nor of where the iteration started, nor of how many hosts share a batch.  So
-the step is the only data position that a checkpoint needs.
+The batches are a function of (datasets, geometry, sampling, seed, step): not of the
+number of threads or worker processes, nor of where the iteration started, nor of how
+many hosts share a batch.  So the step is the only data position that a checkpoint
+needs.
 """
 
-from collections.abc import Iterator
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from uda_jax.data.dataset import Dataset
-from uda_jax.data.ops import Frozen, geometry
+from uda_jax.data.ops import Frozen
+from uda_jax.data.sampling import Sampling, epochs
 from uda_jax.errors import UserError
 
 Batch = dict[str, dict[str, np.ndarray]]
@@ -25,19 +33,27 @@ _STEPS = 2**32
 class TrainIterator(Iterator[tuple[Batch, Names]]):
     """Yields (batch, names) for one step after the other, without an end.
 
-    Close it, or use it in `with`, so that its threads stop.
+    Close it, or use it in `with`, so that its threads and processes stop.
     """
 
-    def __init__(self, steps: grain.MapDataset, start_step: int, threads: int):
-        self._iterator = iter(
-            steps[start_step:].to_iter_dataset(
-                grain.ReadOptions(
-                    num_threads=threads,
-                    # Steps made ahead; grain wants 0 where there is no thread.
-                    prefetch_buffer_size=2 * threads,
-                )
+    def __init__(
+        self, steps: grain.MapDataset, start_step: int, threads: int, workers: int
+    ):
+        # Batches made ahead, by each worker; grain wants 0 where there is no thread.
+        read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+        stream = steps[start_step:].to_iter_dataset(read)
+        if workers:
+            if not flags.FLAGS.is_parsed():
+                # grain reads flags of its own; in a notebook nobody has parsed any.
+                flags.FLAGS.mark_as_parsed()
+            # Through pipes: a container's shared memory, 64 MB where nobody asked for
+            # more, does not hold the batches under way, and is no faster.
+            stream = grain.experimental.WithOptionsIterDataset(
+                stream, grain.experimental.DatasetOptions(min_shm_size=2**62)
             )
-        )
+            options = grain.MultiprocessingOptions(num_workers=workers)
+            stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
+        self._iterator = iter(stream)
 
     def __next__(self) -> tuple[Batch, Names]:
         batch, names = {}, {}
@@ -47,7 +63,10 @@ class TrainIterator(Iterator[tuple[Batch, Names]]):
         return batch, names
 
     def close(self) -> None:
-        self._iterator.close()
+        if self._iterator is not None:
+            self._iterator.close()
+        # Deleted only when the program ends, grain's iterators complain.
+        self._iterator = None
 
     def __enter__(self) -> "TrainIterator":
         return self
@@ -60,43 +79,47 @@ def train_iterator(
     source: Dataset,
     target: Dataset | None,
     *,
-    crop_size: tuple[int, int],
+    source_ops: Sequence[grain.transforms.Transformation],
+    target_ops: Sequence[grain.transforms.Transformation] = (),
+    sampling: Sampling | None = None,
+    target_sampling: Sampling | None = None,
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    resize: tuple[int, int] = (),
-    scales: tuple[float, ...] = (1.0,),
-    flip_probability: float = 0.5,
-    frozen_augmentation: bool = False,
     threads: int = 2,
+    workers: int = 0,
     host: int = 0,
     num_hosts: int = 1,
 ) -> TrainIterator:
     """This host's part of each global batch, from `start_step` on.
 
     A batch is {"source": {"image": uint8 [B, H, W, 3], "label": uint8 [B, H, W]},
-    "target": {"image": uint8 [B, H, W, 3]}} with B = batch_size / num_hosts and (H, W)
-    = crop_size; datasets with weights add "weight": float32 [B].  Host h holds examples
-    [h * B, (h + 1) * B) of the global batch, augmentation included.  Each domain has
-    its own shuffled epochs; an epoch may end inside a batch, so that a dataset may be
-    smaller than the batch.
+    "target": {"image": uint8 [B, h, w, 3]}} with B = batch_size / num_hosts and the
+    sizes that the ops leave.  Datasets with weights add "weight": float32 [B], ops that
+    fill up may add "valid": uint8 [B, H, W].  Host n holds the examples n * B to
+    (n + 1) * B - 1 of the global batch, augmentation included.  Each domain has a
+    stream of its own; an epoch may end inside a batch, so that a dataset may be smaller
+    than the batch.
 
     Args:
       source: the labelled dataset.
       target: the other domain, opened without labels; None for none.
-      crop_size, resize, scales, flip_probability: see `uda_jax.data.ops.geometry`; the
-        same for both domains.
+      source_ops, target_ops: geometry of each, such as `uda_jax.data.geometry` makes.
+        The seeds of their `Frozen` ops follow from `seed`.
+      sampling, target_sampling: which example comes next, see `uda_jax.data.sampling`;
+        shuffled epochs where None.
       batch_size: examples of each domain in the global batch.
       seed: of order and augmentation.
       start_step: number of the first batch.
-      frozen_augmentation: draw the target's flip, scale and crop once for the whole
-        run, as the released TUFL does, instead of once per example.
-      threads: that decode ahead; 0 decodes when asked.  Changes no number.
+      threads: that decode ahead, in each worker; 0 decodes when asked.
+      workers: processes that make the batches instead of this one; 0 for none.  They
+        take seconds to start and pay where decoding keeps more than a core busy.
       host, num_hosts: which part of the batch.
 
     Raises:
       UserError: a number is out of range, the source has no labels or the target has;
-        while iterating, what decoding raises.
+        while iterating, what decoding raises, and examples of one batch that differ in
+        size.
     """
     if batch_size < 1 or batch_size % num_hosts:
         raise UserError(
@@ -105,43 +128,37 @@ def train_iterator(
         )
     if threads < 0:
         raise UserError(f"threads={threads} is negative: 0 decodes without threads.")
-    if not source.labels:
+    if workers < 0:
+        raise UserError(f"workers={workers} is negative: 0 starts no processes.")
+    if not source.has_labels:
         raise UserError("the source dataset has no labels: training needs them.")
-    if target is not None and target.labels:
+    if target is not None and target.has_labels:
         raise UserError(
             "the target dataset was opened with labels, which must not reach training: "
             "open it with labels=False."
         )
-    ops = geometry(
-        crop_size=crop_size,
-        resize=resize,
-        scales=scales,
-        flip_probability=flip_probability,
-    )
-    target_ops = ops
-    if frozen_augmentation:
-        target_ops = tuple(
-            Frozen(op, _seed(seed, 2 + i))
-            if isinstance(op, grain.transforms.RandomMap)
-            else op
-            for i, op in enumerate(ops)
-        )
-    batches = lambda *args: _batches(*args, batch_size, host, num_hosts)
-    domains = {"source": batches(source, ops, _seed(seed, 0))}
+    parts = {"source": (source, source_ops, sampling)}
     if target is not None:
-        domains["target"] = batches(target, target_ops, _seed(seed, 1))
+        parts["target"] = (target, target_ops, target_sampling)
+    domains = {}
+    for number, (domain, (dataset, ops, draw)) in enumerate(parts.items()):
+        ops = tuple(
+            dataclasses.replace(op, seed=_seed(seed, number, place))
+            if isinstance(op, Frozen)
+            else op
+            for place, op in enumerate(ops, 1)
+        )
+        stream = (draw or epochs())(dataset, ops, _seed(seed, number))
+        domains[domain] = _batches(stream, batch_size, host, num_hosts)
+    names = tuple(domains)
     steps = grain.experimental.ZipMapDataset(list(domains.values())).map(
-        lambda parts: dict(zip(domains, parts, strict=True))
+        lambda batches: dict(zip(names, batches, strict=True))
     )
-    return TrainIterator(steps, start_step, threads)
+    return TrainIterator(steps, start_step, threads, workers)
 
 
-def _batches(dataset, ops, seed, batch_size, host, num_hosts) -> grain.MapDataset:
+def _batches(stream, batch_size, host, num_hosts) -> grain.MapDataset:
     """A MapDataset whose n-th element is this host's part of batch n."""
-    stream = grain.MapDataset.source(dataset).seed(seed).shuffle().repeat()
-    for op in ops:
-        is_random = isinstance(op, grain.transforms.RandomMap)
-        stream = stream.random_map(op) if is_random else stream.map(op)
     stream = stream[: _STEPS * batch_size]
     # One strided view per place in the batch, taken after random_map, so that an
     # example's random numbers belong to its place in the global batch.  Contiguous
@@ -153,8 +170,29 @@ def _batches(dataset, ops, seed, batch_size, host, num_hosts) -> grain.MapDatase
 
 
 def _stack(examples: tuple[dict[str, Any], ...]) -> dict[str, np.ndarray]:
+    shapes = {example["image"].shape[:2]: example["name"] for example in examples}
+    if len(shapes) > 1:
+        (a, first), (b, second) = list(shapes.items())[:2]
+        raise UserError(
+            f"images of one batch differ in size, {first} is {a[0]} x {a[1]} and "
+            f"{second} is {b[0]} x {b[1]} (height x width): choose a geometry that "
+            "resizes or crops to one size."
+        )
     return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 
 
-def _seed(seed: int, stream: int) -> int:
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _start_worker(index: int, count: int) -> None:
+    del index, count
+    # Ctrl-C reaches the whole group; the main process is the one to answer it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for it forever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -3,6 +3,7 @@
 The supervised mode of TUFL's released code (Yan et al., T-ITS 2023).
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from uda_jax import augment
 from uda_jax.class_weights import class_weights as class_weight_table
+from uda_jax.errors import UserError
 from uda_jax.methods import supervised
 from uda_jax.methods.method import Method, Output
 
@@ -21,6 +23,7 @@ def source_only(
     class_weights: str | tuple[float, ...] = "none",
     source_loss: str = "regular",
     heads: str = "deep",
+    view: str = "tufl",
     color_strength: float = 1.0,
 ) -> Method:
     """Cross-entropy on the source, mean over the heads.
@@ -31,16 +34,28 @@ def source_only(
       class_weights: "none", "small", "middle", "large" or C numbers.
       source_loss: "regular" or "ohem"; see `supervised_loss`.
       heads: "deep": main and auxiliary heads; "last": the main head.
-      color_strength: of the source's colour augmentation, in [0, 1]; 0 turns it off.
+      view: colour augmentation of the source: "none", "tufl" or "maxsquare"; see
+        `augment.SOURCE_VIEWS`.
+      color_strength: of the view "tufl", in [0, 1]; 0 turns it off.
 
     Returns:
       A Method without other parameters or memory.  It reads batch["source"] only.
 
     Raises:
-      UserError: an unknown name, or weights that do not fit the classes.
+      UserError: an unknown name, weights that do not fit the classes, or a strength for
+        a view that has none.
     """
     supervised.check_choice("source_loss", source_loss, supervised.SOURCE_LOSSES)
     supervised.check_choice("heads", heads, supervised.HEADS)
+    supervised.check_choice("view", view, augment.SOURCE_VIEWS)
+    if view != "tufl" and color_strength != 1:
+        raise UserError(
+            f'color_strength is {color_strength}, but the view is "{view}": it scales '
+            'the view "tufl" alone; leave it out, or use that view.'
+        )
+    source_view = augment.SOURCE_VIEWS[view]
+    if view == "tufl":
+        source_view = functools.partial(source_view, color_strength=color_strength)
     weights = class_weight_table(class_weights, num_classes)
 
     def init(key):
@@ -49,9 +64,7 @@ def source_only(
     def loss(params, state, batch, key):
         color_key, forward_key = jax.random.split(key)
         source = batch["source"]
-        image = augment.source_view(
-            color_key, source["image"], color_strength=color_strength
-        )
+        image = source_view(color_key, source["image"])
         prediction, batch_stats = forward(
             params["segmentor"],
             state.batch_stats,

@@ -7,7 +7,7 @@ from uda_jax import losses
 from uda_jax.errors import UserError, did_you_mean
 from uda_jax.models.model import Prediction
 
-SOURCE_LOSSES = ("regular", "ohem")
+SOURCE_LOSSES = ("regular", "valid", "ohem")
 HEADS = ("deep", "last")
 
 
@@ -40,8 +40,9 @@ def supervised_loss(
       logits: per head, [B, H, W, C].
       label: [B, H, W] train ids, IGNORE where unlabelled.
       class_weights: [C].
-      source_loss: "regular": the mean over all pixels, ignored ones included; "ohem":
-        the hard pixels, those below probability 0.7 or at least a sixteenth of all.
+      source_loss: "regular": the mean over all pixels, ignored ones included; "valid":
+        over those with a label (MaxSquare, ADVENT); "ohem": over the hard ones, those
+        below probability 0.7 or at least a sixteenth of all.
 
     Returns:
       float32 scalar.
@@ -54,7 +55,11 @@ def supervised_loss(
             for head in logits
         ]
     else:
-        terms = [losses.cross_entropy(head, label, class_weights) for head in logits]
+        normaliser = "valid" if source_loss == "valid" else "all"
+        terms = [
+            losses.cross_entropy(head, label, class_weights, normaliser=normaliser)
+            for head in logits
+        ]
     return sum(terms) / len(terms)
 
 

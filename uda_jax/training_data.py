@@ -1,0 +1,137 @@
+"""What a run trains on: its datasets, prepared ones where they fit, and the batches."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from uda_jax.benchmarks import open_datasets
+from uda_jax.data.daformer_statistics import read_daformer
+from uda_jax.data.dataset import Dataset
+from uda_jax.data.geometry import GEOMETRIES, split_fixed
+from uda_jax.data.pipeline import TrainIterator, train_iterator
+from uda_jax.data.prepared import find_prepared
+from uda_jax.data.sampling import SAMPLINGS, uniform
+from uda_jax.data.statistics import ClassCounts, class_counts
+from uda_jax.errors import UserError
+from uda_jax.factories import build
+from uda_jax.files import write_atomically
+
+_RECORD = "data.json"
+_ORIGINALS = "original files"
+
+
+class TrainingData(NamedTuple):
+    """The datasets of a run and how to draw from them.
+
+    Attributes:
+      source, target, test: as they are read; the target None where it is not looked at.
+      reads: domain -> "original files" or the prepared set that is read instead.
+      notes: why a prepared set that is there is not read, one sentence each.
+      batches: first step -> this process's iterator over the batches from there on.
+    """
+
+    source: Dataset
+    target: Dataset | None
+    test: Dataset
+    reads: dict[str, str]
+    notes: list[str]
+    batches: Callable[[int], TrainIterator]
+
+    def summary(self) -> str:
+        """A line for the header, and one for each note."""
+        counts = (
+            f"{len(self.source)} source, {len(self.target or ())} target, "
+            f"{len(self.test)} test"
+        )
+        reads = ", ".join(f"{k} from {v}" for k, v in self.reads.items())
+        return "\n            ".join([f"{counts}; {reads}", *self.notes])
+
+    def record(self, workdir: Path) -> None:
+        """Writes down what is read, so that a run that goes on reads the same."""
+        write_atomically(workdir / _RECORD, json.dumps(self.reads, indent=1) + "\n")
+
+
+def open_training_data(
+    config: ConfigDict, *, needs_target: bool, workdir: Path
+) -> TrainingData:
+    """Opens the datasets of a config and lays out its batches.
+
+    Training images come from a prepared set below `config.data.prepared` where one of
+    this dataset, geometry and fingerprint is there; a run that goes on reads what it
+    read before, because a JPEG's pixels are not exactly the original's.
+
+    Args:
+      config: of the run.
+      needs_target: whether the method looks at target images.
+      workdir: of the run, which may exist already.
+
+    Raises:
+      UserError: what opening, the geometry or the sampling raises; no target where one
+        is needed; or the prepared set of a run that goes on is gone.
+    """
+    source, target, test = open_datasets(config)
+    if needs_target and target is None:
+        raise UserError(
+            f'target.reader is empty, but method "{config.method.name}" learns from '
+            "target images: give their reader and root."
+        )
+    path = workdir / _RECORD
+    before = json.loads(path.read_text()) if path.exists() else {}
+    datasets = {"source": source, "target": target if needs_target else None}
+    ops, reads, notes = {"target": ()}, {}, []
+    for domain, dataset in datasets.items():
+        if dataset is None:
+            continue
+        everything = build(GEOMETRIES, "geometry", config.data[domain])
+        ops[domain], reads[domain] = everything, _ORIGINALS
+        if before.get(domain) == _ORIGINALS or not config.data.prepared:
+            continue
+        fixed, rest = split_fixed(everything)
+        prepared, reason = find_prepared(dataset, fixed, config.data.prepared)
+        if prepared is not None:
+            datasets[domain], ops[domain] = prepared, rest
+            reads[domain] = prepared.store.name
+        elif reason:
+            notes.append(reason)
+    for domain, was in before.items():
+        if reads[domain] != was:
+            raise UserError(
+                f"the run in {workdir} read its {domain} images from {was}, which is "
+                f"not below data.prepared={config.data.prepared} any more: prepare the "
+                "same data again, or choose another --workdir."
+            )
+
+    def counts() -> ClassCounts:
+        if config.data.class_statistics:
+            return read_daformer(config.data.class_statistics, source)
+        print("counting the pixels of each class in the source labels ...", flush=True)
+        return class_counts(datasets["source"], config.data.prepared or None)
+
+    sampling = build(SAMPLINGS, "sampling", config.data.sampling, counts)
+    # Where the source is drawn independently of what came before, so is the target.
+    in_epochs = config.data.sampling.name == "epochs"
+
+    def batches(start: int) -> TrainIterator:
+        return train_iterator(
+            datasets["source"],
+            datasets["target"],
+            source_ops=ops["source"],
+            target_ops=ops["target"],
+            sampling=sampling,
+            target_sampling=None if in_epochs else uniform(),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start,
+            threads=config.data.threads,
+            workers=config.data.workers,
+            host=jax.process_index(),
+            num_hosts=jax.process_count(),
+        )
+
+    return TrainingData(
+        datasets["source"], datasets["target"], test, reads, notes, batches
+    )
