@@ -4,6 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
+# Read once: there is no way to look at it without setting it, for all threads.
+_MASK = os.umask(0)
+os.umask(_MASK)
+
 
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> Path:
     """Writes `data` to `path` through a temporary file in the same folder.
@@ -23,9 +27,7 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> Path:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
         # mkstemp makes files that only their owner can read.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
+        os.chmod(temporary, 0o666 & ~_MASK)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from uda_jax.data.dataset import Dataset
+from uda_jax.data.geometry import split_fixed
 from uda_jax.data.ops import Frozen
 from uda_jax.data.sampling import Sampling, epochs
 from uda_jax.errors import UserError
@@ -142,13 +143,14 @@ def train_iterator(
         parts["target"] = (target, target_ops, target_sampling)
     domains = {}
     for number, (domain, (dataset, ops, draw)) in enumerate(parts.items()):
-        ops = tuple(
+        fixed, rest = split_fixed(tuple(ops))
+        rest = tuple(
             dataclasses.replace(op, seed=_seed(seed, number, place))
             if isinstance(op, Frozen)
             else op
-            for place, op in enumerate(ops, 1)
+            for place, op in enumerate(rest, 1)
         )
-        stream = (draw or epochs())(dataset, ops, _seed(seed, number))
+        stream = (draw or epochs())(dataset, fixed + rest, _seed(seed, number))
         domains[domain] = _batches(stream, batch_size, host, num_hosts)
     names = tuple(domains)
     steps = grain.experimental.ZipMapDataset(list(domains.values())).map(

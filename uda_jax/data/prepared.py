@@ -30,6 +30,8 @@ from uda_jax.labels import Coding, LabelSpace, get_coding, get_label_space, id_t
 SPLIT, KEYS = "train", ("image", "label")
 # The exact one first.
 FORMATS = ("png", "jpeg")
+# Of how sets are made: sets of another version are not looked at.
+VERSION = "1.0.0"
 
 _METADATA = "metadata.json"  # tensorflow-datasets' name
 
@@ -127,7 +129,7 @@ def find_prepared(
     """
     wanted, fitting, reason = ops_text(fixed_ops), {}, ""
     for place in sorted(
-        path.parent for path in Path(folder).glob(f"*/*/*/{_METADATA}")
+        path.parent for path in Path(folder).glob(f"*/*/{VERSION}/{_METADATA}")
     ):
         try:
             found = _describe(place)

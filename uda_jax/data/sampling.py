@@ -250,8 +250,22 @@ def _positions(seed: int) -> grain.MapDataset:
     return grain.MapDataset.range(sys.maxsize).seed(seed)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Fixed(grain.transforms.Map):
+    """The ops that draw nothing."""
+
+    ops: Ops
+
+    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+        return apply(self.ops, element, None)
+
+
 def _augmented(stream: grain.MapDataset, ops: Ops) -> grain.MapDataset:
-    for op in ops:
+    fixed, rest = split_fixed(tuple(ops))
+    # One map whether there are fixed ops or not: grain's seeds follow from the length of
+    # the chain, and prepared data, which has them behind it, must give the same batches.
+    stream = stream.map(_Fixed(fixed))
+    for op in rest:
         is_random = isinstance(op, grain.transforms.RandomMap)
         stream = stream.random_map(op) if is_random else stream.map(op)
     return stream

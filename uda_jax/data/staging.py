@@ -7,7 +7,6 @@ only those that are missing.
 import contextlib
 import fcntl
 import io
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 
 from uda_jax.data.dataset import Dataset
+from uda_jax.data.images import id_histogram
 from uda_jax.data.ops import apply
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
@@ -36,8 +36,6 @@ _ENCODERS = {
         *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
     ),
 }
-# `write_atomically` reads the process's umask by changing it: one thread at a time.
-_writing = threading.Lock()
 _SUFFIXES = {"png": ".png", "jpeg": ".jpg", "label": ".label.png", "counts": ".npy"}
 
 
@@ -90,14 +88,13 @@ def encode_all(
         files = {}
         if dataset.has_labels:
             counts = io.BytesIO()
-            np.save(counts, np.bincount(raw.ravel(), minlength=256))
+            np.save(counts, id_histogram(raw))
             files["counts"] = counts.getvalue()
             files["label"] = _encoded("label", element["label"])
         pixels = cv2.cvtColor(element["image"], cv2.COLOR_RGB2BGR)
         files[format] = _encoded(format, pixels)
-        with _writing:
-            for kind, data in files.items():
-                write_atomically(staged(staging, index, kind), data)
+        for kind, data in files.items():
+            write_atomically(staged(staging, index, kind), data)
 
     count = len(dataset)
     # Threads, because decoding, resizing, encoding and writing release Python's lock.
