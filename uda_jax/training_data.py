@@ -19,6 +19,7 @@ from uda_jax.data.statistics import ClassCounts, class_counts
 from uda_jax.errors import UserError
 from uda_jax.factories import build
 from uda_jax.files import write_atomically
+from uda_jax.progress import progress
 
 _RECORD = "data.json"
 _ORIGINALS = "original files"
@@ -88,10 +89,11 @@ def open_training_data(
             continue
         everything = build(GEOMETRIES, "geometry", config.data[domain])
         ops[domain], reads[domain] = everything, _ORIGINALS
-        if before.get(domain) == _ORIGINALS or not config.data.prepared:
+        was = before.get(domain, "")
+        if was == _ORIGINALS or not config.data.prepared:
             continue
         fixed, rest = split_fixed(everything)
-        prepared, reason = find_prepared(dataset, fixed, config.data.prepared)
+        prepared, reason = find_prepared(dataset, fixed, config.data.prepared, only=was)
         if prepared is not None:
             datasets[domain], ops[domain] = prepared, rest
             reads[domain] = prepared.store.name
@@ -101,15 +103,16 @@ def open_training_data(
         if reads[domain] != was:
             raise UserError(
                 f"the run in {workdir} read its {domain} images from {was}, which is "
-                f"not below data.prepared={config.data.prepared} any more: prepare the "
-                "same data again, or choose another --workdir."
+                f"not, or not unchanged, below data.prepared={config.data.prepared}: "
+                "prepare the same data again, or choose another --workdir."
             )
 
     def counts() -> ClassCounts:
         if config.data.class_statistics:
             return read_daformer(config.data.class_statistics, source)
-        print("counting the pixels of each class in the source labels ...", flush=True)
-        return class_counts(datasets["source"], config.data.prepared or None)
+        with progress("counting classes") as tell:
+            folder = config.data.prepared or None
+            return class_counts(datasets["source"], folder, progress=tell)
 
     sampling = build(SAMPLINGS, "sampling", config.data.sampling, counts)
     # Where the source is drawn independently of what came before, so is the target.

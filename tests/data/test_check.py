@@ -198,7 +198,7 @@ def test_a_benchmark_that_is_well(street, tmp_path, capsys):
     assert list(facts["sets"]) == ["source", "validation", "target", "test"]
     assert facts["sets"]["source"]["labels"] and not facts["sets"]["target"]["labels"]
     printed = capsys.readouterr().out
-    assert "minicity: well; 16 examples" in printed and "checked 16 of 16" in printed
+    assert "minicity: well; 16 examples" in printed and "checking: 16 of 16" in printed
     picture = Image.open(tmp_path / "out/check.png")
     assert picture.width == 1496 and picture.height > 400
     page = (tmp_path / "out/check.html").read_text()

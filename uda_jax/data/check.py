@@ -15,27 +15,19 @@ something is wrong and 2 for a command that cannot be carried out.
 
 import argparse
 import ast
+import itertools
 import json
 import os
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from uda_jax import benchmarks, program
+from uda_jax.config_files import load_config
 from uda_jax.data.check_overlap import Overlap, shared_examples
 from uda_jax.data.check_page import (
     COLUMNS,
@@ -48,6 +40,7 @@ from uda_jax.data.sources import SOURCES
 from uda_jax.errors import UserError, did_you_mean
 from uda_jax.files import write_atomically
 from uda_jax.labels import LabelSpace, get_label_space
+from uda_jax.progress import progress
 
 _THUMBNAILS = 24  # of one data set; of several, each has a row of the sheet
 
@@ -77,14 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     indices = [range(len(r.dataset)) for r in reports]
     if arguments.limit:
         indices = [evenly(part, arguments.limit) for part in indices]
-    with progress(sum(map(len, indices))) as advance:
+    count, done = sum(map(len, indices)), itertools.count(1)
+    with progress("checking") as tell:
         for report, part in zip(reports, indices, strict=True):
             walk(
                 report,
                 part,
                 thumbnails=COLUMNS if len(reports) > 1 else _THUMBNAILS,
                 threads=arguments.threads,
-                advance=advance,
+                advance=lambda: tell(next(done), count),
             )
     overlaps = shared_examples(reports)
     problems += wrong_counts(reports, limited=bool(arguments.limit))
@@ -154,7 +148,7 @@ def plan_of(arguments: argparse.Namespace, overrides: list[str]) -> Plan:
         rows = {role: dict(getattr(benchmark, role)) for role in roles}
         name, space = arguments.benchmark, get_label_space(benchmark.label_space)
     else:
-        config = _config(arguments.config, overrides)
+        config = load_config(arguments.config, overrides)
         rows = {role: config[role].to_dict() for role in ("source", "target", "test")}
         path, _, variant = arguments.config.partition(":")
         name = "_".join(filter(None, (Path(path).stem, variant)))
@@ -198,30 +192,6 @@ def _value(text: str, hint: Any) -> Any:
         return text
 
 
-def _config(path: str, overrides: list[str]) -> ConfigDict:
-    values = flags.FlagValues()
-    argv = ["check", f"--config={path}", *overrides]
-    holder = config_flags.DEFINE_config_file(
-        "config", flag_values=values, sys_argv=argv
-    )
-    try:
-        values(argv)
-        dict(holder.value)  # a missing file fails only when it is looked into
-    except Exception as error:
-        cause = error
-        while not isinstance(cause, UserError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, UserError):
-            raise cause from error
-        what = " ".join([f"--config {path}", *overrides])
-        reason = " ".join(str(cause).split()) or type(cause).__name__
-        raise UserError(
-            f"{what} cannot be loaded ({reason}): give a config file and fields that "
-            "it has."
-        ) from error
-    return holder.value
-
-
 def open_all(plan: Plan) -> tuple[list[SetReport], list[str]]:
     """The data sets that can be opened, and why the others cannot.
 
@@ -256,26 +226,6 @@ def wrong_counts(reports: Sequence[SetReport], *, limited: bool) -> list[str]:
         for r in reports
         if r.expected and len(r.dataset) not in r.expected.counts and not limited
     ]
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, else a line for every tenth; gives what advances it."""
-    if sys.stdout.isatty():
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(TextColumn("checking"), *columns, transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda: bar.advance(task)
-        return
-    done = 0
-
-    def advance():
-        nonlocal done
-        done += 1
-        if done * 10 // total > (done - 1) * 10 // total:
-            print(f"checked {done:,} of {total:,}", flush=True)
-
-    yield advance
 
 
 def write(

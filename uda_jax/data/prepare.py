@@ -17,21 +17,16 @@ A command that was stopped, by whatever, goes on where it was when it is repeate
 """
 
 import argparse
-import contextlib
 import dataclasses
 import io
 import os
 import re
 import shutil
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import rich.progress
 from ml_collections import ConfigDict
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from uda_jax import benchmarks, program
 from uda_jax.config_files import load_config
@@ -44,6 +39,7 @@ from uda_jax.data.staging import Progress, alone, encode_all, staged
 from uda_jax.errors import UserError
 from uda_jax.factories import build
 from uda_jax.files import write_atomically
+from uda_jax.progress import progress
 
 
 def prepare(
@@ -192,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError('data.prepared is "": give the folder with --out.')
         what = f"{len(dataset):,} examples of {reader}, {ops_text(fixed)}"
         print(f"{domain}: {what}, as {arguments.format}", flush=True)
-        with _progress(domain) as progress:
+        with progress(domain) as advance:
             place = prepare(
                 dataset,
                 fixed,
@@ -200,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 name=reader,
                 format=arguments.format,
                 threads=arguments.threads,
-                progress=progress,
+                progress=advance,
             )
         size = sum(path.stat().st_size for path in place.iterdir())
         print(f"{domain}: {size / 1e6:,.1f} MB in {place}", flush=True)
@@ -237,26 +233,6 @@ def _config(arguments: argparse.Namespace, overrides: list[str]) -> ConfigDict:
     if arguments.benchmark:
         return benchmarks.base_config(arguments.benchmark)
     return load_config(arguments.config, overrides)
-
-
-@contextlib.contextmanager
-def _progress(domain: str) -> Iterator[Progress]:
-    """A bar on a terminal, else a line every five seconds and one at the end."""
-    if sys.stdout.isatty():
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with rich.progress.Progress(TextColumn(domain), *columns) as bar:
-            task = bar.add_task(domain, total=None)
-            yield lambda done, count: bar.update(task, completed=done, total=count)
-        return
-    last = time.monotonic()
-
-    def line(done: int, count: int) -> None:
-        nonlocal last
-        if done == count or time.monotonic() - last >= 5:
-            last = time.monotonic()
-            print(f"{domain}: {done:,} of {count:,} examples", flush=True)
-
-    yield line
 
 
 def run() -> None:

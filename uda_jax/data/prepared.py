@@ -22,7 +22,7 @@ from typing import Any
 
 from uda_jax.data.dataset import Dataset, check_one_of
 from uda_jax.data.fingerprint import fingerprint
-from uda_jax.data.records import Records, count_records, digits, open_split
+from uda_jax.data.records import Records, count_records, digits, open_split, set_name
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.labels import Coding, LabelSpace, get_coding, get_label_space, id_table
@@ -105,7 +105,7 @@ def prepared(
 
 
 def find_prepared(
-    dataset: Dataset, fixed_ops: Sequence, folder: str | Path
+    dataset: Dataset, fixed_ops: Sequence, folder: str | Path, *, only: str = ""
 ) -> tuple[Dataset | None, str]:
     """The same dataset, read from the set that was prepared from it, if there is one.
 
@@ -119,6 +119,7 @@ def find_prepared(
       fixed_ops: from `uda_jax.data.geometry.split_fixed`; the prepared dataset has them
         behind it.
       folder: that sets are prepared in; it need not exist.
+      only: the `Records.name` of the one set to take; "" for the best.
 
     Returns:
       (the dataset, ""), or (None, a sentence that says why a set of these examples does
@@ -136,7 +137,7 @@ def find_prepared(
         except UserError as error:
             reason = str(error)
             continue
-        if found.names != dataset.names:
+        if found.names != dataset.names or only not in ("", set_name(place)):
             continue
         if found.ops != wanted:
             misfit = f"{place} was made with {found.ops} instead of {wanted}"

@@ -40,7 +40,7 @@ class Records:
     @property
     def name(self) -> str:
         """<data set>/<configuration>, the folder's place below data/prepared."""
-        return "/".join(Path(self.folder).parts[-3:-1])
+        return set_name(Path(self.folder))
 
     @property
     def raw_counts(self) -> np.ndarray | None:
@@ -99,6 +99,11 @@ class Records:
             f"record {self.indices[index]} of {self.folder} is damaged or gone: delete "
             "that folder and prepare the data again."
         )
+
+
+def set_name(folder: Path) -> str:
+    """See `Records.name`."""
+    return "/".join(folder.parts[-3:-1])
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,0 +1,117 @@
+"""Which data a run reads: originals or prepared, and the same when it goes on."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import write_minicity
+
+from uda_jax.benchmarks import base_config
+from uda_jax.data import prepare
+from uda_jax.data.daformer_statistics import write_daformer
+from uda_jax.data.statistics import class_counts
+from uda_jax.errors import UserError
+from uda_jax.training_data import open_training_data
+
+
+@pytest.fixture
+def config(tmp_path):
+    write_minicity(tmp_path / "city")
+    config = base_config("minicity")
+    config.source.root = str(tmp_path / "city/source")
+    config.target.root = config.test.root = str(tmp_path / "city/target")
+    for geometry in (config.data.source, config.data.target):
+        geometry.resize, geometry.crop_size = (48, 64), (32, 32)
+    config.data.prepared, config.data.threads = str(tmp_path / "prepared"), 0
+    return config
+
+
+def opened(config, workdir):
+    return open_training_data(config, needs_target=True, workdir=workdir)
+
+
+def prepare_all(config, format="png"):
+    source, target, _ = prepare.benchmarks.open_datasets(config)
+    for domain, dataset in (("source", source), ("target", target)):
+        row = config.data[domain]
+        ops = prepare.build(prepare.GEOMETRIES, "geometry", row)
+        fixed, _ = prepare.split_fixed(ops)
+        prepare.prepare(
+            dataset,
+            fixed,
+            config.data.prepared,
+            name=config[domain].reader,
+            format=format,
+        )
+
+
+def first_batches(data):
+    with data.batches(0) as batches:
+        return [next(batches) for _ in range(3)]
+
+
+def test_prepared_data_is_read_where_it_fits_and_gives_the_same_batches(
+    config, tmp_path
+):
+    before = opened(config, tmp_path / "run")
+    assert before.reads == {"source": "original files", "target": "original files"}
+    prepare_all(config)
+    after = opened(config, tmp_path / "run")
+    assert "source from cityscapes/48x64-area-png-" in after.summary()
+    assert "target from crosscity/48x64-area-png-" in after.summary()
+    assert not after.target.has_labels
+    for (a, names), (b, others) in zip(
+        first_batches(before), first_batches(after), strict=True
+    ):
+        assert names == others
+        for domain in a:
+            assert a[domain].keys() == b[domain].keys()
+            for key in a[domain]:
+                np.testing.assert_array_equal(a[domain][key], b[domain][key])
+
+
+def test_why_a_set_is_not_read_is_said(config, tmp_path):
+    prepare_all(config)
+    config.data.source.resize = (60, 80)
+    data = opened(config, tmp_path / "run")
+    assert data.reads["source"] == "original files"
+    (note,) = data.notes
+    assert "was made with Resize(size=(48, 64)" in note and note in data.summary()
+
+
+def test_a_run_that_goes_on_reads_what_it_read_before(config, tmp_path):
+    run = tmp_path / "run"
+    opened(config, run).record(run)
+    prepare_all(config, "jpeg")
+    assert opened(config, run).reads["source"] == "original files"
+    second = tmp_path / "second"
+    opened(config, second).record(second)
+    assert "-jpeg-" in json.loads((second / "data.json").read_text())["source"]
+    prepare_all(config)  # PNG comes before JPEG, but not in the middle of a run
+    assert "-jpeg-" in opened(config, second).reads["source"]
+    assert "-png-" in opened(config, tmp_path / "third").reads["source"]
+    shutil.rmtree(config.data.prepared)
+    with pytest.raises(UserError, match="read its source images from cityscapes/48x64"):
+        opened(config, second)
+
+
+def test_statistics_of_daformer_are_taken_where_they_are_given(config, tmp_path):
+    config.data.sampling.unlock()
+    config.data.sampling = {"name": "rare_class", "min_pixels": 1, "temperature": 0.1}
+    source = opened(config, tmp_path / "run").source
+    write_daformer(class_counts(source, None), source, tmp_path)
+    own = first_batches(opened(config, tmp_path / "run"))
+    config.data.class_statistics = str(tmp_path)
+    given = first_batches(opened(config, tmp_path / "run"))
+    assert [names for _, names in own] == [names for _, names in given]
+    (tmp_path / "sample_class_stats.json").write_text("[]")
+    with pytest.raises(UserError, match="has no entry for 6 of 6 labels"):
+        first_batches(opened(config, tmp_path / "run"))
+
+
+def test_a_method_that_learns_from_a_target_needs_one(config, tmp_path):
+    config.target.reader = ""
+    assert open_training_data(config, needs_target=False, workdir=tmp_path)
+    with pytest.raises(UserError, match=r"target\.reader is empty"):
+        opened(config, tmp_path)
