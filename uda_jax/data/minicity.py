@@ -48,6 +48,7 @@ from uda_jax.data.minicity_scene import Scene, compose
 from uda_jax.data.minicity_style import CITIES, City
 from uda_jax.data.minicity_vehicles import draw_vehicle
 from uda_jax.errors import UserError
+from uda_jax.progress import progress
 
 VERSION = 5  # raise it whenever a drawing changes
 
@@ -294,25 +295,16 @@ def _main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=None)
     chosen = parser.parse_args(arguments)
 
-    terminal = sys.stdout.isatty()
-
-    def progress(done: int, total: int) -> None:
-        line = f"minicity: {done} of {total} pictures"
-        if terminal:
-            print(f"\r{line}", end="\n" if done == total else "", flush=True)
-        elif done % 100 == 0 or done == total:
-            print(line, flush=True)
-
     try:
-        root = write(
-            chosen.root, seed=chosen.seed, workers=chosen.workers, progress=progress
-        )
+        with progress("minicity") as tell:
+            root = write(
+                chosen.root, seed=chosen.seed, workers=chosen.workers, progress=tell
+            )
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        start = "\n" if terminal else ""
-        print(f"{start}Interrupted; {chosen.root} was not written.", file=sys.stderr)
+        print(f"Interrupted; {chosen.root} was not written.", file=sys.stderr)
         return 130
     print(f"minicity is in {root}")
     return 0
