@@ -9,7 +9,8 @@ SYNTHIA (16 classes, scored on 16 and 13).  The paper reports 36.9 mIoU for GTA5
 30.1 and 34.3 for SYNTHIA's 16 and 13 classes.  They are its numbers: none has been run
 here, where neither data nor ImageNet weights can be had.  Differences: weight decay
 leaves BatchNorm alone, and the released program applies most updates of the backbone
-three times over.
+three times over.  Its scores are of images and their mirror images together:
+--mode evaluate --config.evaluation.flip=True.
 
 ImageNet weights: --config.init_from=FILE --config.init_new_heads=True.  Cheap reading:
 python -m uda_jax.data.prepare --config configs/source_only_synthetic.py

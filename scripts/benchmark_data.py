@@ -176,6 +176,9 @@ def summarise(times: dict, threads: int) -> list[dict]:
 
 def data(arguments: argparse.Namespace) -> None:
     """The command `data`."""
+    for name in ("count", "rounds", "steps", "samples"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} must be 1 or more.")
     ops = maxsquare(size=REDUCED)
     fixed, rest = split_fixed(ops)
     with tempfile.TemporaryDirectory() as folder:

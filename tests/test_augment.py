@@ -1,5 +1,6 @@
 """Views: ranges, shares, keys; warps and blurs against the originals' numbers."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -115,6 +116,9 @@ def test_strength_zero_changes_no_colour(photo):
 
 
 def test_matrix_stays_in_the_published_ranges():
+    options = inspect.signature(augment.strong_view).parameters
+    published = dict(rotation=30, shear=5, scale=(0.8, 1.2), flip_probability=0.5)
+    assert published == {name: options[name].default for name in published}
     image = jnp.zeros((64, 4, 4, 3), jnp.uint8)
     _, matrix = jax.jit(augment.strong_view)(jax.random.key(0), image)
     scale = np.hypot(matrix[:, 0, 0], matrix[:, 1, 0])
@@ -155,6 +159,20 @@ def assert_share(happened, probability):
     assert abs(np.mean(happened) - probability) < 3.5 * deviation
 
 
+def assert_largest_radius(views, largest):
+    """The blurred dots' standard deviations go up to the largest and no further."""
+    views = np.concatenate(views, dtype=np.float64)
+    middle, neighbour = (views[:, 12, x] - views[:, 0, 0] for x in (12, 13))
+    # A Gaussian's neighbours have exp(-0.5 / radius**2) of the middle, whatever became
+    # of the colours before: in the channel that differs most, where it is blurred.
+    best = np.abs(middle).argmax(1)[:, None]
+    middle, neighbour = (np.take_along_axis(x, best, 1) for x in (middle, neighbour))
+    ratio = (neighbour / middle)[neighbour / middle > 0.01]
+    radii = np.sqrt(-0.5 / np.log(ratio))
+    assert len(radii) > 50
+    assert 0.95 * largest < radii.max() <= largest + 1e-3
+
+
 @pytest.mark.parametrize("name", ["none", "maxsquare"])
 def test_a_source_view_is_keyed_by_the_place(photo, name):
     batch, key = np.stack([photo] * 4), jax.random.key(8)
@@ -172,6 +190,7 @@ def test_maxsquare_blurs_half_of_the_images():
     assert not other.any()
     # A radius below about 0.18 leaves the neighbours as they are, in float32.
     assert_share(blurred, 0.5 * 0.82)
+    assert_largest_radius([view], 1)
 
 
 def test_ss_ada_views_have_the_published_probabilities():
@@ -184,6 +203,7 @@ def test_ss_ada_views_have_the_published_probabilities():
         assert_share(other, 1 - 0.2 * 0.8)
         assert_share(grey, 0.2)
         assert_share(blurred, 0.5 * 0.96)
+    assert_largest_radius(strong, 2)
     # The two views, and the recipe's three parts, are independent.
     for first, second in zip(seen(strong[0]), seen(strong[1]), strict=True):
         assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
@@ -198,16 +218,18 @@ def test_ss_ada_views_have_the_published_probabilities():
 def test_daformer_jitters_and_blurs_whole_batches():
     image = NORMALIZE(dots(2))
     strong = jax.jit(augment.daformer_strong)
-    jittered, blurred = [], []
+    views, jittered, blurred = [], [], []
     for seed in range(128):
         out = strong(jax.random.key(seed), image)
         other, _, spread = seen(out)
         # Each image has amounts of its own.
         assert np.any(out[0] != out[1]) == (other.any() or spread.any())
+        views.append(out)
         jittered.append(other)
         blurred.append(spread)
     assert_share(np.any(jittered, 1), 0.8)
     assert_share(np.any(blurred, 1), 0.5)
+    assert_largest_radius(views, 1.15)
     # Both images or none; but a deviation below about 0.18 leaves the neighbours alone.
     assert np.all(np.any(jittered, 1) == np.all(jittered, 1))
     assert np.mean(np.any(blurred, 1) == np.all(blurred, 1)) > 0.95

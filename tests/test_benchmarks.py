@@ -127,31 +127,6 @@ def test_every_benchmark_comes_from_its_folders_to_a_batch(name, tmp_path):
     assert test["label"].shape == test["image"].shape[:2] == (96, 128)
 
 
-def test_published_protocols():
-    # Sizes, filters, inputs and classes as the papers' programs have them.
-    game = base_config("gta5_to_cityscapes_maxsquare")
-    assert game.source.split == "train"  # 12,403 images; ADVENT takes all 24,966
-    assert game.data.source.size == (720, 1280)
-    assert game.data.target.size == game.evaluation.label_size == (512, 1024)
-    assert game.data.source.filter == game.evaluation.filter == "pillow_bicubic"
-    assert game.model.branches == 2 and game.model.input_form == "caffe_bgr"
-    advent = base_config("gta5_to_cityscapes_advent")
-    assert advent.source.split == "all" and advent.model.branches == 4
-    assert advent.evaluation.size == (512, 1024) and not advent.evaluation.label_size
-    daformer = base_config("synthia_to_cityscapes_daformer")
-    assert daformer.data.source.resize == (760, 1280)
-    assert daformer.data.source.crop_size == (512, 512)
-    assert daformer.data.source.cat_max_ratio == 0.75
-    assert daformer.data.target.cat_max_ratio == 1.0  # it would look at target labels
-    assert daformer.data.sampling.to_dict() == {
-        "name": "rare_class",
-        "temperature": 0.01,
-        "min_pixels": 3000,
-        "min_crop_ratio": 0.5,
-    }
-    assert base_config("cityscapes_to_acdc").evaluation.size == (540, 960)
-
-
 def test_synthia_is_scored_on_16_and_13_classes():
     for name, of in (("maxsquare", 16), ("advent", 16), ("daformer", 19)):
         config = base_config(f"synthia_to_cityscapes_{name}")
@@ -167,14 +142,6 @@ def test_the_table_is_not_changed_through_a_config():
     config.source.root = "elsewhere"
     config.evaluation.mode = "sliding"
     assert BENCHMARKS["minicity"] == before
-
-
-def test_published_windows_and_crops():
-    config = base_config("cityscapes_to_rio")
-    assert config.evaluation.mode == "chips"
-    assert config.evaluation.window == (647, 647)
-    assert config.data.source.crop_size == config.data.target.crop_size == (640, 1280)
-    assert config.target.city == config.test.city == "Rio"
 
 
 def test_opens_the_split_of_each_role(camvid_config):

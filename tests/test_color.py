@@ -1,6 +1,7 @@
-"""Colour operations against Pillow, colorsys and DAFormer's numbers."""
+"""Colour operations against Pillow, colorsys and DAFormer's; the recipes' numbers."""
 
 import colorsys
+import functools
 import json
 from pathlib import Path
 
@@ -191,3 +192,104 @@ def test_kornias_jitter_equals_the_original(golden):
     jitter = jax.jit(lambda x, u: color.jitter(augment.DAFORMER_JITTER, x, u))
     out = jitter(closed_form(20, 30), numbers.astype(np.float32))
     assert_equals(out / 255, golden["jitter_order_2_0_3_1"])
+
+
+# --- the published numbers ------------------------------------------------------------
+
+# Of TUFL and SS-ADA in the order of their operations; DAFormer's by kornia 0.5.8, where
+# brightness adds b - 1, contrast multiplies, and the hue turns by parts of the circle.
+JITTERS = {
+    "TUFL_SOURCE": [
+        ("brightness", 0.5, 1.5),
+        ("contrast", 0.5, 1.5),
+        ("saturation", 0.5, 1.5),
+    ],
+    "TUFL_STRONG": [
+        ("brightness", 0.4, 1.2),
+        ("contrast", 0.4, 2.0),
+        ("saturation", 0.5, 2.0),
+        ("sharpness", 0.4, 2.0),
+    ],
+    "SS_ADA_JITTER": [
+        ("brightness", 0.5, 1.5),
+        ("contrast", 0.5, 1.5),
+        ("saturation", 0.5, 1.5),
+        ("hue", -0.25, 0.25),
+    ],
+    "DAFORMER_JITTER": [
+        ("lightness", -0.2, 0.2),
+        ("brightness", 0.8, 1.2),
+        ("hsv_saturation", 0.8, 1.2),
+        ("hue", -0.2, 0.2),
+    ],
+}
+NUMBERS = {
+    "TUFL_SHADOW": (0.01, 0.30),
+    "TUFL_SOURCE_NOISE": (0, 4),
+    "TUFL_STRONG_NOISE": (3, 4),
+    "TUFL_BLUR": (0, 1.2),
+    "TUFL_EQUALIZE_PROBABILITY": 0.3,
+    "MAXSQUARE_BLUR": (0, 1),
+    "MAXSQUARE_BLUR_PROBABILITY": 0.5,
+    "SS_ADA_JITTER_PROBABILITY": 0.8,
+    "SS_ADA_GREY_PROBABILITY": 0.2,
+    "SS_ADA_BLUR": (0.1, 2),
+    "SS_ADA_BLUR_PROBABILITY": 0.5,
+    "DAFORMER_JITTER_PROBABILITY": 0.8,
+    "DAFORMER_BLUR": (0.15, 1.15),
+    "DAFORMER_BLUR_PROBABILITY": 0.5,
+}
+
+
+def test_recipes_have_the_published_numbers():
+    recipes = {
+        name: value
+        for name, value in vars(augment).items()
+        if name.startswith(("TUFL_", "MAXSQUARE_", "SS_ADA_", "DAFORMER_"))
+    }
+    jitters = {k: recipes.pop(k) for k in JITTERS}
+    assert recipes == NUMBERS  # and there are no others
+    for name, recipe in jitters.items():
+        assert [(op.__name__, *ends) for op, *ends in recipe] == JITTERS[name]
+
+
+# The numbers in [0, 1) for which the factors are 1 and change nothing.
+STILL = {"source": [0.5] * 3, "strong": [0.75, 0.375, 1 / 3, 0.375]}
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "largest"), [("source", 0, 4), ("strong", 3, 4)]
+)
+def test_tufls_shadow_noise_and_blur_by_hand(name, least, largest):
+    # With noise of 1 everywhere its deviation is what a flat image gains; the shadow
+    # goes from none to all of its intensity; a dot shows the radius of the blur.
+    shape = np.random.default_rng(1).random(color.SHADOW_NUMBERS)
+    end = 1 - 2**-20
+    dirt = [(0, 0, 0), (end, 0, 0), (0, end, 0), (0, 0, end)]
+    u = [[*STILL[name], *d, *shape] for d in dirt]
+    if name == "strong":
+        u = [[*row[:7], 0.301, *row[7:]] for row in u]
+        u.append([*u[0][:7], 0.299, *shape])
+    u = np.array(u, np.float32)
+    dot = np.full((24, 24, 3), 100, np.float32)
+    dot[12, 12] = 200
+    function = getattr(augment, f"_{name}_colors")
+    colors = jax.jit(jax.vmap(functools.partial(function, strength=1.0), (None, 0, 0)))
+    noise = np.ones((len(u), 24, 24, 3), np.float32)
+    plain, dark, noisy, soft, *equalized = np.array(colors(dot, u, noise))
+    away = np.ones((24, 24), bool)
+    away[11:14, 11:14] = False
+    for image, shadow, deviation in (
+        (plain, 0.01, least),
+        (dark, 0.3, least),
+        (noisy, 0.01, largest),
+    ):
+        assert image[away].max() == pytest.approx(100 + deviation, abs=0.02)
+        assert image[away].min() == pytest.approx(
+            100 * (1 - shadow) + deviation, abs=0.02
+        )
+    rise = soft[12, 12:14] - soft[12, 18]
+    expected = np.exp(-0.5 / 1.2**2)
+    np.testing.assert_allclose(rise[1] / rise[0], expected, atol=0.02)
+    if name == "strong":  # with probability 0.3, to the full range
+        assert np.ptp(equalized[0]) > 250

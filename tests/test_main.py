@@ -2,6 +2,7 @@ import json
 import re
 import sys
 
+import grain.python  # noqa: F401 - first used in a flagsaver, its flags would be lost
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -229,7 +230,7 @@ def test_help(command):
         assert word in out
 
 
-def test_a_mistake_found_while_training(world):
+def test_a_mistake_found_while_training(command, world):
     """As a real process, because nothing but the sentence may be on stderr."""
     root, file, workdir = world
     names = [source_files(root, i)[0] for i in range(1, 6)]
@@ -250,9 +251,11 @@ def test_a_mistake_found_while_training(world):
     assert process.returncode == 0, err
     assert err == ""
     assert re.search(r"step 4/4 .*left", out) and "report.html" in out
-    process = start(file, workdir, "--mode=evaluate", "--checkpoint=best")
-    out, err = process.communicate()
-    assert process.returncode == 0, err
+    code, out, err = command(
+        *(f"--config={file}", f"--workdir={workdir}"),
+        *("--mode=evaluate", "--checkpoint=best"),
+    )
+    assert code == 0, err
     assert "mIoU" in out and "at step 4" in out
     saved = json.loads((workdir / "evaluate_best.json").read_text())
     wanted = json.loads((workdir / "report.json").read_text())

@@ -58,5 +58,5 @@ def test_what_is_left_empty_is_said(config):
     with pytest.raises(UserError, match=r"root of a .* is empty: set source\.root"):
         benchmarks.open_datasets(config)
     config = benchmarks.base_config("own")
-    with pytest.raises(UserError, match='label space "" is unknown'):
+    with pytest.raises(UserError, match=r"label_space is empty.*classes of your own"):
         benchmarks.open_datasets(config)

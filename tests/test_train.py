@@ -14,6 +14,7 @@ from uda_jax.errors import UserError
 from uda_jax.factories import build
 from uda_jax.methods import METHODS
 from uda_jax.metrics import Report
+from uda_jax.models import resnet
 from uda_jax.optimizers import make_optimizer
 from uda_jax.runs import check_config, load_run, make_model
 
@@ -164,7 +165,9 @@ def test_killed_and_resumed_is_the_same_run(config, whole_run, tmp_path):
     process = start(file, workdir)
     metrics = workdir / "metrics.jsonl"
     deadline = time.monotonic() + 300
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 6):
+    saved = lambda: any(x.name.isdigit() for x in workdir.glob("checkpoints/*"))
+    # Later than a whole checkpoint, and than steps that none has.
+    while not (saved() and len(metrics.read_text().splitlines()) >= 6):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -202,6 +205,16 @@ def test_evaluates_a_finished_run_again(config, whole_run, capsys):
     changed.optimizer.learning_rate = 1.0
     with pytest.raises(UserError, match="learning_rate: 0"):
         summary.evaluate_run(changed, whole_run, "latest")
+
+
+def test_evaluates_on_the_sources_validation_images(config, whole_run, capsys):
+    report = summary.evaluate_run(config, whole_run, "latest", "validation")
+    path = whole_run / "evaluate_latest_validation.json"
+    assert Report.load(path).num_images == report.num_images == 1
+    assert report.provenance["images"] == "validation"
+    config.validation = {}
+    with pytest.raises(UserError, match="has no validation images"):
+        summary.evaluate_run(config, whole_run, "latest", "validation")
 
 
 def test_scores_weights_that_no_run_trained(config, whole_run, tmp_path, capsys):
@@ -265,7 +278,9 @@ def test_init_from_says_what_was_loaded(
     with pytest.raises(KeyboardInterrupt):
         train.fit(config, tmp_path / "run")
     out = capsys.readouterr().out
-    assert f"from {whole_run}, step {STEPS}" in out and "207,916" in out
+    run = load_run(whole_run)
+    count = sum(x.size for x in jax.tree.leaves((run.params, run.batch_stats)))
+    assert f"from {whole_run}, step {STEPS}" in out and f"{count:,}" in out
 
 
 def test_init_from_is_what_the_steps_start_from(config, whole_run):
@@ -293,15 +308,15 @@ def test_init_from_another_network(config, whole_run, tmp_path, field, value, wo
     assert not (tmp_path / "run").exists()
 
 
-def test_training_starts_from_a_file_of_pytorch(config, tmp_path, capsys):
+def test_training_starts_from_a_file_of_pytorch(tiny, tmp_path, capsys):
+    config = tiny()  # as in test_main.py, where its program was compiled
     model = make_model(config)
     params, stats = model.init(jax.random.key(5))
     tensors = convert.to_torch(params, stats, model.torch.to_torch)
     heads = [name for name in tensors if "conv2d_list" in name]
     tensors |= {name: tensors[name][:7] for name in heads}  # seven classes
     path = torch_files.write(tmp_path / "other.pth", tensors)
-    config = config.copy_and_resolve_references()
-    config.steps, config.init_from = 1, str(path)
+    config.init_from = str(path)
     with pytest.raises(UserError, match="another number of classes"):
         train.fit(config, tmp_path / "run")
     config.init_new_heads = True
@@ -325,14 +340,27 @@ def parts_of(config, init_from=""):
     return method, optimizer, state, origin
 
 
+@pytest.fixture
+def five_blocks(monkeypatch, tiny):
+    """`tiny` with half the blocks: half the time to compile."""
+    monkeypatch.setitem(resnet.BLOCKS, "five_blocks", (1, 1, 1, 2))
+
+    def make(*arguments, **fields):
+        config = tiny(*arguments, **fields)
+        config.model.backbone = "five_blocks"
+        return config
+
+    return make
+
+
 def random_batch(batch_size):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch_size, 64, 64, 3), np.uint8)
     return {"source": {"image": image, "label": image[..., 0] % 13}}
 
 
-def test_accumulated_gradients_are_those_of_the_full_batch(tiny):
-    config = tiny({**SOURCE_ONLY, "color_strength": 0.0}, batch_norm="frozen")
+def test_accumulated_gradients_are_those_of_the_full_batch(five_blocks):
+    config = five_blocks({**SOURCE_ONLY, "color_strength": 0.0}, batch_norm="frozen")
     results = []
     for accumulate_steps in (1, 2):
         method, optimizer, state, _ = parts_of(config)
@@ -348,8 +376,8 @@ def test_accumulated_gradients_are_those_of_the_full_batch(tiny):
     jax.tree.map(close, state.opt_state, in_parts.opt_state)
 
 
-def test_bfloat16_and_remat_take_a_step(tiny):
-    config = tiny(compute_dtype="bfloat16", remat=True)
+def test_bfloat16_and_remat_take_a_step(five_blocks):
+    config = five_blocks(compute_dtype="bfloat16", remat=True)
     method, optimizer, state, _ = parts_of(config)
     kinds = jax.tree.map(lambda x: x.dtype, state.params)
     state, metrics = train.make_train_step(method, optimizer)(state, random_batch(2))

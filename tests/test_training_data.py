@@ -1,14 +1,17 @@
 """Which data a run reads: originals or prepared, and the same when it goes on."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
-from conftest import write_minicity
+from conftest import write_config, write_minicity
+from ml_collections import ConfigDict
 
 from uda_jax.benchmarks import base_config
-from uda_jax.data import prepare
+from uda_jax.class_weights import class_weights
+from uda_jax.data import daformer_statistics, prepare
 from uda_jax.data.daformer_statistics import write_daformer
 from uda_jax.data.statistics import class_counts
 from uda_jax.errors import UserError
@@ -92,8 +95,33 @@ def test_a_run_that_goes_on_reads_what_it_read_before(config, tmp_path):
     assert "-jpeg-" in opened(config, second).reads["source"]
     assert "-png-" in opened(config, tmp_path / "third").reads["source"]
     shutil.rmtree(config.data.prepared)
-    with pytest.raises(UserError, match="read its source images from cityscapes/48x64"):
+    message = "read its source images from cityscapes/48x64.* is not below"
+    with pytest.raises(UserError, match=message):
         opened(config, second)
+    config.data.prepared = ""
+    with pytest.raises(UserError, match=r"data\.prepared is empty"):
+        opened(config, second)
+    (run / "data.json").write_text('{"source": 3}')
+    with pytest.raises(UserError, match=r"data\.json is damaged"):
+        opened(config, run)
+
+
+def test_a_run_that_goes_on_says_that_the_originals_changed(config, tmp_path):
+    prepare_all(config)
+    run = tmp_path / "run"
+    opened(config, run).record(run)
+    image = next((tmp_path / "city/source").rglob("*_leftImg8bit.png"))
+    os.utime(image, (1, 1))
+    with pytest.raises(UserError, match="original files have changed"):
+        opened(config, run)
+
+
+def test_a_set_that_is_named_directly_is_said(config, tmp_path):
+    prepare_all(config)
+    (folder,) = (tmp_path / "prepared/cityscapes").glob("*/*")
+    config.source = ConfigDict({"reader": "prepared", "root": str(folder)})
+    reads = opened(config, tmp_path / "run").reads
+    assert reads["source"] == f"cityscapes/{folder.parent.name}"
 
 
 def test_statistics_of_daformer_are_taken_where_they_are_given(config, tmp_path):
@@ -108,6 +136,31 @@ def test_statistics_of_daformer_are_taken_where_they_are_given(config, tmp_path)
     (tmp_path / "sample_class_stats.json").write_text("[]")
     with pytest.raises(UserError, match="has no entry for 6 of 6 labels"):
         first_batches(opened(config, tmp_path / "run"))
+
+
+def test_class_weights_of_the_datas_own_frequencies(config, tmp_path):
+    data = opened(config, tmp_path / "run")
+    row = data.with_class_weights({"name": "tufl", "class_weights": "frequencies"})
+    frequencies = class_counts(data.source, None).frequencies
+    np.testing.assert_allclose(
+        row["class_weights"], 1 / np.log(1.1 + frequencies), rtol=1e-6
+    )
+    fixed = {"name": "tufl", "class_weights": "middle"}
+    assert data.with_class_weights(fixed) == fixed
+    with pytest.raises(UserError, match="counted in a run's labels"):
+        class_weights("frequencies", 13)
+
+
+def test_the_command_writes_daformers_files(tmp_path, capsys):
+    write_minicity(tmp_path / "city")
+    file = write_config(tmp_path / "c.py", base_config("minicity"))
+    roots = [f"--config.source.root={tmp_path}/city/source", "--config.data.prepared="]
+    daformer_statistics.main([f"--config={file}", f"--out={tmp_path}", *roots])
+    names = ("sample_class_stats", "sample_class_stats_dict", "samples_with_class")
+    assert all((tmp_path / f"{name}.json").is_file() for name in names)
+    assert "6 labels" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no field --config\.sorce"):
+        daformer_statistics.main([f"--config={file}", "--out=x", "--config.sorce=1"])
 
 
 def test_a_method_that_learns_from_a_target_needs_one(config, tmp_path):

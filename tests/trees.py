@@ -1,6 +1,5 @@
 """Small trees of every published data set, in its original folders and file formats."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -61,15 +60,13 @@ def _gta5(row, root, count):
 
 
 def _synthia(row, root, count):
-    # The last 400 are validation, so that there must be more than those to train on.
-    first = 400 if row["split"] == "train" else 0
+    first = 9000 if row["split"] == "val" else 0
     image, label = draw(0, raw_ids("synthia"))
     pixels = np.zeros((*label.shape, 3), np.uint16)
     pixels[..., 2] = label  # OpenCV's order: the file's first channel
-    for folder, content in (("RGB", image), ("GT/LABELS", pixels)):
-        write_png(root / folder / "0000000.png", content)
-        for number in range(1, first + count):
-            os.link(root / folder / "0000000.png", root / folder / f"{number:07d}.png")
+    for number in range(first, first + count):
+        write_png(root / f"RGB/{number:07d}.png", image)
+        write_png(root / f"GT/LABELS/{number:07d}.png", pixels)
 
 
 def _acdc(row, root, count):

@@ -21,7 +21,9 @@ from uda_jax.warp import affine_matrix, warp
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# Each recipe's factors: (operation, smallest amount, largest amount).
+# Each recipe's operations with their smallest and largest amounts, and the smallest and
+# largest intensity of shadows, standard deviation of noise (in whole grey levels) and
+# of blurs (in pixels).
 TUFL_SOURCE = (
     (color.brightness, 0.5, 1.5),
     (color.contrast, 0.5, 1.5),
@@ -33,18 +35,32 @@ TUFL_STRONG = (
     (color.saturation, 0.5, 2.0),
     (color.sharpness, 0.4, 2.0),
 )
+TUFL_SHADOW = (0.01, 0.3)
+TUFL_SOURCE_NOISE = (0, 4)
+TUFL_STRONG_NOISE = (3, 4)
+TUFL_BLUR = (0.0, 1.2)
+TUFL_EQUALIZE_PROBABILITY = 0.3
+MAXSQUARE_BLUR = (0.0, 1.0)
+MAXSQUARE_BLUR_PROBABILITY = 0.5
 SS_ADA_JITTER = (
     (color.brightness, 0.5, 1.5),
     (color.contrast, 0.5, 1.5),
     (color.saturation, 0.5, 1.5),
     (color.hue, -0.25, 0.25),
 )
+SS_ADA_JITTER_PROBABILITY = 0.8
+SS_ADA_GREY_PROBABILITY = 0.2
+SS_ADA_BLUR = (0.1, 2.0)
+SS_ADA_BLUR_PROBABILITY = 0.5
 DAFORMER_JITTER = (
     (color.lightness, -0.2, 0.2),
     (color.brightness, 0.8, 1.2),  # kornia's contrast: a factor, without the mean
     (color.hsv_saturation, 0.8, 1.2),
     (color.hue, -0.2, 0.2),
 )
+DAFORMER_JITTER_PROBABILITY = 0.8
+DAFORMER_BLUR = (0.15, 1.15)
+DAFORMER_BLUR_PROBABILITY = 0.5
 
 
 def normalize(image: jax.Array) -> jax.Array:
@@ -65,11 +81,19 @@ def denormalize(image: jax.Array) -> jax.Array:
     return jnp.clip(image * jnp.array(STD) + jnp.array(MEAN), 0, 1)
 
 
+def _between(bounds, u):
+    return bounds[0] + u * (bounds[1] - bounds[0])
+
+
 # --- TUFL -----------------------------------------------------------------------------
 
 
-def _dirt(image, noise, numbers, intensity, deviation, radius):
-    """Shadow of an intensity, noise of a standard deviation, blur of a radius."""
+def _dirt(image, noise, u, numbers, deviations, strength):
+    """Shadow, noise, blur by three numbers in [0, 1); `numbers` shape the shadow."""
+    low, high = deviations
+    intensity = strength * _between(TUFL_SHADOW, u[0])
+    deviation = strength * (low + jnp.floor((high - low + 1) * u[1]))
+    radius = strength * _between(TUFL_BLUR, u[2])
     field = color.shadow_field(numbers, *image.shape[:2])
     image = image * (1 - intensity * field[..., None] / 255)
     # Else XLA draws the noise again for every tap of the blur.
@@ -81,7 +105,7 @@ def _enhanced(image, factors, u, strength):
     """The factors' operations in order; strength moves their ranges' ends towards 1."""
     image = image.astype(jnp.float32)
     for i, (operation, low, high) in enumerate(factors):
-        factor = low + u[i] * (high - low)
+        factor = _between((low, high), u[i])
         image = operation(image, 1 + strength * (factor - 1))
     return image
 
@@ -100,17 +124,14 @@ def _random_numbers(key, image, count):
 
 def _source_colors(image, u, noise, strength):
     image = _enhanced(image, TUFL_SOURCE, u, strength)
-    intensity, deviation = 0.01 + 0.29 * u[3], jnp.floor(5 * u[4])
-    strengths = (strength * x for x in (intensity, deviation, 1.2 * u[5]))
-    return _dirt(image, noise, u[6:], *strengths)
+    return _dirt(image, noise, u[3:6], u[6:], TUFL_SOURCE_NOISE, strength)
 
 
 def _strong_colors(image, u, noise, strength):
     image = _enhanced(image, TUFL_STRONG, u, strength)
-    intensity, deviation = 0.01 + 0.29 * u[4], 3 + jnp.floor(2 * u[5])
-    strengths = (strength * x for x in (intensity, deviation, 1.2 * u[6]))
-    image = _dirt(image, noise, u[8:], *strengths)
-    return jnp.where(u[7] < 0.3 * strength, color.equalize(image), image)
+    image = _dirt(image, noise, u[4:7], u[8:], TUFL_STRONG_NOISE, strength)
+    equalized = u[7] < strength * TUFL_EQUALIZE_PROBABILITY
+    return jnp.where(equalized, color.equalize(image), image)
 
 
 def source_view(
@@ -194,7 +215,8 @@ def maxsquare_view(key: jax.Array, image: jax.Array) -> jax.Array:
     loss" (ICCV 2019), released code: source and target alike.  Shapes as `source_view`.
     """
     u = jax.random.uniform(key, (len(image), 2))
-    radius = jnp.where(u[:, 0] < 0.5, u[:, 1], 0)
+    radius = _between(MAXSQUARE_BLUR, u[:, 1])
+    radius = jnp.where(u[:, 0] < MAXSQUARE_BLUR_PROBABILITY, radius, 0)
     return normalize(jax.vmap(color.gaussian_blur)(image.astype(jnp.float32), radius))
 
 
@@ -214,9 +236,10 @@ def _ss_ada_colors(image, u):
     numbers = 2 * len(SS_ADA_JITTER)
     jittered = color.jitter(SS_ADA_JITTER, image, u[:numbers])
     jitter_u, grey_u, blur_u, radius_u = u[numbers:]
-    image = jnp.where(jitter_u < 0.8, jittered, image)
-    image = jnp.where(grey_u < 0.2, color.grayscale(image), image)
-    radius = jnp.where(blur_u < 0.5, 0.1 + 1.9 * radius_u, 0)
+    image = jnp.where(jitter_u < SS_ADA_JITTER_PROBABILITY, jittered, image)
+    image = jnp.where(grey_u < SS_ADA_GREY_PROBABILITY, color.grayscale(image), image)
+    radius = _between(SS_ADA_BLUR, radius_u)
+    radius = jnp.where(blur_u < SS_ADA_BLUR_PROBABILITY, radius, 0)
     return color.gaussian_blur(image, radius, taps=7)
 
 
@@ -291,5 +314,8 @@ def daformer_strong(key: jax.Array, image: jax.Array) -> jax.Array:
     def unchanged(image, _):
         return image
 
-    image = jax.lax.cond(jitter_u > 0.2, _daformer_jitter, unchanged, image, u[:, :-1])
-    return jax.lax.cond(blur_u > 0.5, _daformer_blur, unchanged, image, 0.15 + u[:, -1])
+    jittered = jitter_u > 1 - DAFORMER_JITTER_PROBABILITY
+    image = jax.lax.cond(jittered, _daformer_jitter, unchanged, image, u[:, :-1])
+    blurred = blur_u > 1 - DAFORMER_BLUR_PROBABILITY
+    deviation = _between(DAFORMER_BLUR, u[:, -1])
+    return jax.lax.cond(blurred, _daformer_blur, unchanged, image, deviation)

@@ -67,6 +67,7 @@ def base_config(name: str) -> ConfigDict:
             "source": dict(benchmark.source),
             "target": dict(benchmark.target),
             "test": dict(benchmark.test),
+            "validation": dict(benchmark.validation),
             "data": {
                 "source": dict(benchmark.geometry),
                 "target": dict(benchmark.target_geometry or benchmark.geometry),
@@ -130,9 +131,8 @@ def open_datasets(config: ConfigDict) -> tuple[Dataset, Dataset | None, Dataset]
     Raises:
       UserError: an unknown benchmark, reader or option, or what the reader raises.
     """
-    space, benchmark = label_space_of(config), get_benchmark(config.benchmark)
-    if benchmark.source["root"].startswith("data/minicity/"):
-        _draw_minicity(config)
+    space = label_space_of(config)
+    draw_minicity(config.benchmark, config.test)
     source = open_dataset(config.source, space)
     target = None
     if config.target.reader:
@@ -170,10 +170,22 @@ def open_dataset(
     return build(SOURCES, "reader", {"name": row["reader"], **arguments}, row["root"])
 
 
-def _draw_minicity(config: ConfigDict) -> None:
-    """Draws the built-in benchmark where the test images are looked for."""
-    root = Path(config.test.root).parent
-    if config.test.reader == "crosscity" and not root.exists():
+def draw_minicity(benchmark: str, test: Row) -> None:
+    """Draws the built-in benchmark where its test images are looked for.
+
+    Nothing happens where they are there, or the benchmark is another.
+
+    Args:
+      benchmark: key of `BENCHMARKS`.
+      test: the row of the test images, such as `config.test`.
+
+    Raises:
+      UserError: no such benchmark.
+    """
+    if not get_benchmark(benchmark).source["root"].startswith("data/minicity/"):
+        return
+    root = Path(test["root"]).parent
+    if test["reader"] == "crosscity" and not root.exists():
         print(f"drawing minicity into {root} (once, about a minute) ...", flush=True)
         minicity.write(root)
 

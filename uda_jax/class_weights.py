@@ -46,7 +46,9 @@ _FACTORS = {
     },
 }
 
-NAMES = ("none", *_FACTORS)
+# Computed from a run's own source labels, by `from_frequencies`.
+FREQUENCIES = "frequencies"
+NAMES = ("none", *_FACTORS, FREQUENCIES)
 
 
 def class_weights(weights: str | tuple[float, ...], num_classes: int) -> np.ndarray:
@@ -54,7 +56,8 @@ def class_weights(weights: str | tuple[float, ...], num_classes: int) -> np.ndar
 
     Args:
       weights: "none" (all ones), "small", "middle" or "large" (the original's
-        `weight_mode`; tables for 13, 16 and 19 classes), or one number per class.
+        `weight_mode`; tables for 13, 16 and 19 classes), or one number per class.  In
+        a config "frequencies" too, which the run replaces by numbers of its own data.
       num_classes: C.
 
     Returns:
@@ -62,7 +65,7 @@ def class_weights(weights: str | tuple[float, ...], num_classes: int) -> np.ndar
 
     Raises:
       UserError: unknown name, no table for this number of classes, or another number
-        of weights than classes.
+        of weights than classes; "frequencies", as there are no data here.
     """
     if not isinstance(weights, str):
         values = np.asarray(weights, np.float32)
@@ -78,6 +81,11 @@ def class_weights(weights: str | tuple[float, ...], num_classes: int) -> np.ndar
         raise UserError(
             f'class_weights is "{weights}"{did_you_mean(weights, NAMES)}; allowed are '
             f"{', '.join(NAMES)}, or one number per class."
+        )
+    if weights == FREQUENCIES:
+        raise UserError(
+            f'class_weights="{FREQUENCIES}" are counted in a run\'s labels: outside of '
+            "a run give the numbers of class_weights.from_frequencies."
         )
     if weights == "none":
         return np.ones(num_classes, np.float32)

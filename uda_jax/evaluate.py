@@ -94,9 +94,10 @@ def evaluate(
     """Scores a network on every image of a labelled dataset, at the labels' own size.
 
     Probabilities, not logits or labels, are resized (bilinear, align_corners=True) and
-    the largest wins, the lowest class id among equals.  Images of one size share one
-    compilation; a last incomplete batch is filled with copies that are not counted, so
-    that the batch size changes nothing but the speed.
+    the largest wins, the lowest class id among equals.  (So does TUFL; ADVENT and
+    DAFormer resize logits, DAFormer with align_corners=False.)  Images of one size
+    share one compilation; a last incomplete batch is filled with copies that are not
+    counted, so that the batch size changes nothing but the speed.
 
     Args:
       forward: normalised float32 [B, H, W, 3] -> logits [B, H, W, C]; best from

@@ -32,7 +32,8 @@ def build(table: Mapping[str, Callable], kind: str, row: Mapping[str, Any], *arg
         if key not in allowed:
             raise UserError(
                 f'{kind} "{name}" has no option "{key}"{did_you_mean(key, allowed)}: '
-                f"its options are {', '.join(allowed)}."
+                f"its options are {', '.join(allowed) or 'none'}; a row with another "
+                "name needs that name's options, so write it in the config file."
             )
     # A tuple survives a round trip through JSON as a list; factories get tuples.
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}

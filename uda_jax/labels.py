@@ -170,6 +170,11 @@ def get_label_space(space: str | LabelSpace) -> LabelSpace:
     """
     if isinstance(space, LabelSpace):
         return space
+    if not space:
+        raise UserError(
+            "label_space is empty: set it to one of "
+            f"{', '.join(LABEL_SPACES)}, or give a name and classes of your own."
+        )
     if space not in LABEL_SPACES:
         raise UserError(
             f'label space "{space}" is unknown{did_you_mean(space, LABEL_SPACES)}: '

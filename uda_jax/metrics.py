@@ -204,7 +204,10 @@ class Report:
         for key in ("pixel_accuracy", "mean_accuracy"):
             before = getattr(baseline, key) if baseline else np.nan
             add(key.replace("_", " "), getattr(self, key), before)
-        console = rich.console.Console(file=io.StringIO(), width=88)
+        # Names of classes are a user's own: "crop [wet]" is no markup.
+        console = rich.console.Console(
+            file=io.StringIO(), width=88, markup=False, emoji=False
+        )
         console.print(table)
         lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
         lines.append(f"{self.num_images} images.")

@@ -86,14 +86,17 @@ def make_model(config: ConfigDict) -> Model:
     )
 
 
-def open_workdir(workdir: Path, config: ConfigDict) -> bool:
-    """Claims `workdir` for `config`; True when a run of this config is there already.
+def check_workdir(workdir: Path, config: ConfigDict) -> bool:
+    """Looks whether `workdir` can be that of `config`; changes nothing.
+
+    Returns:
+      Whether a run of this config is there already.
 
     Raises:
       UserError: the folder belongs to another config or holds something else.
     """
     path = workdir / "config.json"
-    text = config.to_json_best_effort(indent=2, sort_keys=True)
+    text = config.to_json_best_effort()
     if path.exists():
         differing = differences(json.loads(path.read_text()), json.loads(text))
         if differing:
@@ -108,9 +111,15 @@ def open_workdir(workdir: Path, config: ConfigDict) -> bool:
             f"workdir {workdir} exists but is not a run (it has no config.json): "
             "choose a new or an empty folder."
         )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
     return False
+
+
+def open_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Claims `workdir` for `config`; raises what `check_workdir` raises."""
+    if not check_workdir(workdir, config):
+        workdir.mkdir(parents=True, exist_ok=True)
+        text = config.to_json_best_effort(indent=2, sort_keys=True)
+        write_atomically(workdir / "config.json", text)
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:

@@ -145,7 +145,7 @@ def assess(config, model: Model, state, test: Dataset, mesh: Mesh, step: int) ->
     return _evaluate(config, forward, test, step, "latest", sharding)
 
 
-def _evaluate(config, forward, test, step, checkpoint, sharding=None) -> Report:
+def _evaluate(config, forward, test, step, checkpoint, sharding=None, on="test"):
     classes, also = evaluated_classes(config)
     return evaluate(
         forward,
@@ -156,6 +156,7 @@ def _evaluate(config, forward, test, step, checkpoint, sharding=None) -> Report:
         sharding=sharding,
         provenance={
             "benchmark": config.benchmark,
+            "images": on,
             "network": config.model.name,
             "method": config.method.name,
             "step": step,
@@ -236,21 +237,30 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
     print(f"report: {workdir / 'report.html'}")
 
 
-def evaluate_run(config: ConfigDict, workdir: Path, checkpoint: str) -> Report:
+def evaluate_run(
+    config: ConfigDict, workdir: Path, checkpoint: str, on: str = "test"
+) -> Report:
     """`--mode=evaluate`: scores a checkpoint again, as this config's evaluation says.
 
-    Prints the table and writes workdir/evaluate_<checkpoint>.json; nothing else of the
-    run is touched.  Where `workdir` is no run yet and the config has `init_from`, those
+    Prints the table and writes workdir/evaluate_<checkpoint>.json, on the source's
+    `validation` images evaluate_<checkpoint>_validation.json; nothing else of the run
+    is touched.  Where `workdir` is no run yet and the config has `init_from`, those
     weights are scored as they are, into workdir/evaluate_init_from.json.
 
     Raises:
       UserError: the workdir is of a config that differs in more than `evaluation`,
-        `test`, `init_from` and `init_new_heads`.
+        `test`, `validation`, `init_from` and `init_new_heads`, or has no validation.
     """
+    if on == "validation" and not config.validation:
+        raise UserError(
+            f"benchmark {config.benchmark} has no validation images: set the config's "
+            "validation to a reader's row, or leave --on=validation out."
+        )
+    suffix = "" if on == "test" else f"_{on}"
     if config.init_from and not (workdir / "config.json").exists():
-        return _evaluate_init_from(config, workdir)
+        return _evaluate_init_from(config, workdir, on, suffix)
     run = runs.load_run(workdir, checkpoint)
-    free = ("evaluation", "test", "init_from", "init_new_heads")
+    free = ("evaluation", "test", "validation", "init_from", "init_new_heads")
     kept = lambda c: {k: v for k, v in json.loads(c.to_json()).items() if k not in free}
     differing = runs.differences(kept(run.config), kept(config))
     if differing:
@@ -259,12 +269,13 @@ def evaluate_run(config: ConfigDict, workdir: Path, checkpoint: str) -> Report:
             f"({'; '.join(differing[:4])}): give the --config that trained it."
         )
     forward = make_forward(run.model, run.params, run.batch_stats)
-    test = open_dataset(config.test, label_space_of(config))
-    report = _evaluate(config, forward, test, run.step, checkpoint)
-    return _tell(report, f"at step {run.step}", workdir / f"evaluate_{checkpoint}.json")
+    images = open_dataset(config[on], label_space_of(config))
+    report = _evaluate(config, forward, images, run.step, checkpoint, on=on)
+    path = workdir / f"evaluate_{checkpoint}{suffix}.json"
+    return _tell(report, f"at step {run.step}", path)
 
 
-def _evaluate_init_from(config: ConfigDict, workdir: Path) -> Report:
+def _evaluate_init_from(config: ConfigDict, workdir: Path, on: str, suffix: str):
     if config.init_new_heads:
         raise UserError(
             "init_new_heads=True leaves heads untrained, which says nothing about the "
@@ -276,11 +287,11 @@ def _evaluate_init_from(config: ConfigDict, workdir: Path) -> Report:
     params, batch_stats, origin = runs.load_weights(
         config.init_from, *own, row=config.model, label_space=config.label_space
     )
-    test = open_dataset(config.test, label_space_of(config))
+    images = open_dataset(config[on], label_space_of(config))
     print(f"weights     {origin}")
     forward = make_forward(model, params, batch_stats)
-    report = _evaluate(config, forward, test, 0, "init_from")
-    return _tell(report, "as loaded", workdir / "evaluate_init_from.json")
+    report = _evaluate(config, forward, images, 0, "init_from", on=on)
+    return _tell(report, "as loaded", workdir / f"evaluate_init_from{suffix}.json")
 
 
 def _tell(report: Report, when: str, path: Path) -> Report:

@@ -155,14 +155,19 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     parallel.check_batch(config.batch_size, config.accumulate_steps, mesh)
     label_space = label_space_of(config)
     model = runs.make_model(config)
-    method = build(
-        METHODS, "method", config.method, model.forward, label_space.num_classes
-    )
     optimizer, learning_rate = make_optimizer(
         config.optimizer, config.schedule, steps=config.steps, model=model
     )
+    runs.check_workdir(workdir, config)
     data = open_training_data(
         config, needs_target=method_needs_target(config), workdir=workdir
+    )
+    method = build(
+        METHODS,
+        "method",
+        data.with_class_weights(config.method),
+        model.forward,
+        label_space.num_classes,
     )
     # Mistakes in the data or its options show here, before anything is written.
     data.batches(0).close()

@@ -1,14 +1,16 @@
 """What a run trains on: its datasets, prepared ones where they fit, and the batches."""
 
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from uda_jax.benchmarks import open_datasets
+from uda_jax.class_weights import FREQUENCIES, from_frequencies
 from uda_jax.data.daformer_statistics import read_daformer
 from uda_jax.data.dataset import Dataset
 from uda_jax.data.geometry import GEOMETRIES, split_fixed
@@ -32,6 +34,7 @@ class TrainingData(NamedTuple):
       source, target, test: as they are read; the target None where it is not looked at.
       reads: domain -> "original files" or the prepared set that is read instead.
       notes: why a prepared set that is there is not read, one sentence each.
+      counts: gives the pixels of each class in each source label.
       batches: first step -> this process's iterator over the batches from there on.
     """
 
@@ -40,6 +43,7 @@ class TrainingData(NamedTuple):
     test: Dataset
     reads: dict[str, str]
     notes: list[str]
+    counts: Callable[[], ClassCounts]
     batches: Callable[[int], TrainIterator]
 
     def summary(self) -> str:
@@ -50,6 +54,14 @@ class TrainingData(NamedTuple):
         )
         reads = ", ".join(f"{k} from {v}" for k, v in self.reads.items())
         return "\n            ".join([f"{counts}; {reads}", *self.notes])
+
+    def with_class_weights(self, method: Mapping[str, Any]) -> dict[str, Any]:
+        """The method's row, class_weights="frequencies" computed from the source."""
+        row = dict(method)
+        if row.get("class_weights") == FREQUENCIES:
+            weights = from_frequencies(self.counts().frequencies)
+            row["class_weights"] = tuple(map(float, weights))
+        return row
 
     def record(self, workdir: Path) -> None:
         """Writes down what is read, so that a run that goes on reads the same."""
@@ -80,33 +92,35 @@ def open_training_data(
             f'target.reader is empty, but method "{config.method.name}" learns from '
             "target images: give their reader and root."
         )
-    path = workdir / _RECORD
-    before = json.loads(path.read_text()) if path.exists() else {}
     datasets = {"source": source, "target": target if needs_target else None}
+    before = _recorded(workdir)
     ops, reads, notes = {"target": ()}, {}, []
     for domain, dataset in datasets.items():
         if dataset is None:
             continue
-        everything = build(GEOMETRIES, "geometry", config.data[domain])
-        ops[domain], reads[domain] = everything, _ORIGINALS
-        was = before.get(domain, "")
-        if was == _ORIGINALS or not config.data.prepared:
-            continue
-        fixed, rest = split_fixed(everything)
-        prepared, reason = find_prepared(dataset, fixed, config.data.prepared, only=was)
-        if prepared is not None:
-            datasets[domain], ops[domain] = prepared, rest
-            reads[domain] = prepared.store.name
-        elif reason:
-            notes.append(reason)
-    for domain, was in before.items():
-        if reads[domain] != was:
+        ops[domain] = build(GEOMETRIES, "geometry", config.data[domain])
+        reads[domain] = getattr(dataset.store, "name", _ORIGINALS)
+        was, reason = before.get(domain, ""), "data.prepared is empty"
+        if was != _ORIGINALS == reads[domain] and config.data.prepared:
+            fixed, rest = split_fixed(ops[domain])
+            reader = config[domain].reader
+            prepared, reason = find_prepared(
+                dataset, fixed, config.data.prepared, reader=reader, only=was
+            )
+            if prepared is not None:
+                datasets[domain], ops[domain] = prepared, rest
+                reads[domain] = prepared.store.name
+            elif reason:
+                notes.append(reason)
+        if was and was != reads[domain]:
+            reason = reason.rstrip(".") or f"it is not below {config.data.prepared}"
             raise UserError(
-                f"the run in {workdir} read its {domain} images from {was}, which is "
-                f"not, or not unchanged, below data.prepared={config.data.prepared}: "
-                "prepare the same data again, or choose another --workdir."
+                f"the run in {workdir} read its {domain} images from {was}, which "
+                f"cannot be done now ({reason}): restore that, or choose another "
+                "--workdir."
             )
 
+    @functools.cache
     def counts() -> ClassCounts:
         if config.data.class_statistics:
             return read_daformer(config.data.class_statistics, source)
@@ -136,5 +150,26 @@ def open_training_data(
         )
 
     return TrainingData(
-        datasets["source"], datasets["target"], test, reads, notes, batches
+        datasets["source"], datasets["target"], test, reads, notes, counts, batches
     )
+
+
+def _recorded(workdir: Path) -> dict[str, str]:
+    """What a run that goes on read before; {} for a new one."""
+    path = workdir / _RECORD
+    try:
+        before = json.loads(path.read_text())
+        if isinstance(before, dict) and all(map(_is_text, before.values())):
+            return before
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        pass
+    raise UserError(
+        f"{path} is damaged, which says what data the run reads: write one object "
+        f'{{"source": "{_ORIGINALS}"}} into it, or choose another --workdir.'
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)

@@ -1,6 +1,8 @@
 """Small images and labels, and what their readers' messages must be like."""
 
 import re
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -31,6 +33,32 @@ def write_palette(path, label):
     picture = Image.fromarray(label, mode="P")
     picture.putpalette([v for i in range(256) for v in (255 - i, i, 7)])
     picture.save(path)
+
+
+def write_small_gray(path, label, depth, palette=False):
+    """A gray (or palette) PNG with fewer than 8 bits per pixel; OpenCV writes none."""
+
+    def chunk(kind, content):
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + _crc(checked)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bits = np.unpackbits(label[..., None], axis=2)[..., -depth:]
+    rows = np.packbits(bits.reshape(len(label), -1), axis=1)
+    height, width = label.shape
+    header = struct.pack(">IIBBBBB", width, height, depth, 3 * palette, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + (chunk(b"PLTE", bytes(range(3 * 2**depth))) if palette else b"")
+        + chunk(b"IDAT", zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes()))
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def _crc(content):
+    return struct.pack(">I", zlib.crc32(content))
 
 
 def write_synthia(path, label, instance=3):

@@ -13,14 +13,21 @@ from conftest import ROOT, write_cityscapes, write_crosscity, write_minicity, wr
 from PIL import Image
 
 from uda_jax.data import check
+from uda_jax.data.check_page import print_summary
 from uda_jax.data.expected import expected, known_overlap
 from uda_jax.errors import UserError
+from uda_jax.labels import own_label_space
+from uda_jax.metrics import Report
 
 
 def run(tmp_path, *argv):
     """Exit code and check.json."""
     code = check.main([*argv, f"--out={tmp_path / 'out'}", "--threads=2"])
     return code, json.loads((tmp_path / "out/check.json").read_text())
+
+
+def folder_of(pair):
+    return "--reader=folder", f"--root={pair / 'data'}", "--label_space=parking7"
 
 
 def one(tmp_path, reader, *options, label_space="cityscapes19", root=None):
@@ -81,14 +88,43 @@ def test_every_broken_file_has_its_sentence(pair, capsys):
     assert "4 problems" in capsys.readouterr().out
 
 
-def test_a_missing_label_does_not_stop_the_check(pair):
-    (pair / "data/labels/b.png").unlink()
-    code, facts = run(
-        pair, "--reader=folder", f"--root={pair / 'data'}", "--label_space=parking7"
-    )
-    assert code == 1 and "have no label" in facts["problems"][0]
-    assert facts["sets"]["folder"]["checked"] == 3
-    assert not facts["sets"]["folder"]["labels"]
+def test_missing_labels_do_not_hide_the_others(pair):
+    labels = pair / "data/labels"
+    (labels / "b.png").unlink()
+    write_png(labels / "c.png", np.full((4, 6), 200, np.uint8))
+    write_png(pair / "data/images/d.png", np.zeros((4, 6, 3), np.uint8))
+    code, found = one(pair, "folder", label_space="parking7")
+    assert code == 1 and found["examples"] == found["checked"] == 4
+    assert found["label_sizes"] == {"4 x 6": 1} and found["labels"]
+    first, second, unknown = found["problems"]
+    assert f"b.png has no label (expected {labels / 'b.png'})" in first
+    assert "d.png has no label" in second and "200" in unknown
+    # Every missing one, however few are decoded.
+    code, facts = run(pair, *folder_of(pair), "--limit=1")
+    assert facts["sets"]["folder"]["problems"] == [first, second]
+
+
+def test_unknown_ids_do_not_hide_a_wrong_size(pair):
+    write_png(pair / "data/labels/b.png", np.full((2, 3), 200, np.uint8))
+    _, found = one(pair, "folder", label_space="parking7")
+    ids, size = found["problems"]
+    assert "contains the ids 200" in ids and "b.png is 2 x 3 but" in size
+
+
+def test_names_of_classes_are_no_markup(tmp_path, capsys):
+    names = ("x [/y]", "crop [wet]", ":car:")
+    rows = [(i, name, (i, 0, 0)) for i, name in enumerate(names)]
+    write_png(tmp_path / "images/a.png", np.zeros((4, 6, 3), np.uint8))
+    write_png(tmp_path / "labels/a.png", np.zeros((4, 6), np.uint8))
+    row = dict(reader="folder", root=str(tmp_path))
+    plan = check.Plan("[/b]", own_label_space("field [1]", rows), {"[/r]": row}, ())
+    reports, problems = check.open_all(plan)
+    check.walk(reports[0], [0], thumbnails=1, threads=1, advance=lambda: None)
+    print_summary(plan.name, reports, [], problems)
+    printed = capsys.readouterr().out
+    scores = Report(np.eye(3, dtype=np.int64), names, (0, 1, 2), 1).table()
+    assert all(name in printed and name in scores for name in names)
+    assert "[/b]" in printed and "[/r]" in printed
 
 
 def test_labels_without_any_class_are_a_problem(pair):
@@ -100,13 +136,7 @@ def test_labels_without_any_class_are_a_problem(pair):
 
 def test_images_alone(pair):
     (pair / "data/labels/a.png").write_text("never read")
-    code, facts = run(
-        pair,
-        "--reader=folder",
-        f"--root={pair / 'data'}",
-        "--label_space=parking7",
-        "--no_labels",
-    )
+    code, facts = run(pair, *folder_of(pair), "--no_labels")
     found = facts["sets"]["folder"]
     assert code == 0 and found["classes"] == [] and found["label_sizes"] == {}
 
@@ -143,6 +173,12 @@ def test_whatever_a_decoder_raises_is_reported(pair, monkeypatch):
         (dict(reader="parking"), (140, 110)),
         (dict(reader="camvid", split="test", sequences=("0001TP",)), (62,)),
         (dict(reader="camvid", split="train"), (367,)),
+        (dict(reader="cityscapes_weather", weather=("foggy",)), (8_925,)),
+        (
+            dict(reader="cityscapes_weather", weather=("foggy",), betas=(0.02,)),
+            (2_975,),
+        ),
+        (dict(reader="cityscapes_weather", split="val"), (2_688,)),
         (dict(reader="folder"), None),
     ],
 )
@@ -158,7 +194,7 @@ def test_minicity_says_its_own_numbers(tmp_path):
     assert expected(row).counts == (1,)
 
 
-def test_a_wrong_count_fails_unless_limited(tmp_path):
+def test_a_wrong_count_fails_however_few_are_decoded(tmp_path):
     write_cityscapes(tmp_path / "data", "val", 3)
     argv = [
         "--reader=cityscapes",
@@ -168,8 +204,9 @@ def test_a_wrong_count_fails_unless_limited(tmp_path):
     ]
     code, facts = run(tmp_path, *argv)
     assert code == 1 and "3 examples, but 500 are expected" in facts["problems"][0]
-    code, facts = run(tmp_path, *argv, "--limit=2")
-    assert code == 0 and facts["sets"]["cityscapes"]["checked"] == 2
+    code, limited = run(tmp_path, *argv, "--limit=2")
+    assert code == 1 and limited["problems"] == facts["problems"]
+    assert limited["sets"]["cityscapes"]["checked"] == 2
 
 
 # A benchmark
@@ -209,6 +246,7 @@ def test_a_benchmark_that_is_well(street, tmp_path, capsys):
 def test_overlap_by_content_and_by_name(street, tmp_path):
     target = street / "target/Minicity/Images"
     picture = (target / "Test/x_1.png").read_bytes()
+    (target / "Train/pic_4.png").unlink()  # the count stays right
     (target / "Train/other.png").write_bytes(picture)
     (target / "Train/pic_5.png").rename(target / "Train/x_2.png")
     code, facts = run(tmp_path, "--benchmark=minicity", "--limit=1")
@@ -230,9 +268,9 @@ def test_crosscitys_own_overlap_is_no_mistake(tmp_path, monkeypatch):
     code, facts = run(tmp_path, *argv)
     (overlap,) = facts["overlaps"]
     assert "known" in overlap["harmless"] and len(overlap["names"]) == 1
-    # The validation images are not there, and that is the only problem.
-    assert code == 1 and len(facts["problems"]) == 1
-    assert facts["problems"][0].startswith("validation: split")
+    # The validation images are not there, and of the others there are too few.
+    assert code == 1 and facts["problems"][0].startswith("validation: split")
+    assert all("are expected" in problem for problem in facts["problems"][1:])
 
 
 def test_known_overlaps():
@@ -257,7 +295,7 @@ def test_a_config_and_its_fields(street, tmp_path):
     assert list(facts["sets"]) == ["source", "target", "test"]
     assert facts["sets"]["source"]["row"]["root"] == str(tmp_path / "elsewhere")
     assert facts["name"] == "source_only_minicity_source"
-    with pytest.raises(UserError, match=r"sorce.*cannot be loaded"):
+    with pytest.raises(UserError, match=r'sorce.root .did you mean "source"'):
         run(tmp_path, f"--config={config}", "--config.sorce.root=x")
     with pytest.raises(UserError, match=r'variant "orakle".*oracle'):
         run(tmp_path, f"--config={config}:orakle")
@@ -277,7 +315,8 @@ def test_a_config_and_its_fields(street, tmp_path):
         (["--benchmark=minicity", "--limt=3"], '"--limt=3" is no option'),
         (["--benchmark=minicity", "--limit=-3"], "--limit=-3 must be"),
         (["--benchmark=minicity", "--threads=0"], "--threads=0 must be"),
-        (["--config=none.py"], "--config none.py cannot be loaded"),
+        (["--config=none.py"], "config file none.py cannot be opened"),
+        (["--benchmark=own"], 'benchmark "own" has no data .* with --config'),
         (["--benchmark=cityscapes_to_rio"], "folder data/cityscapes"),
     ],
 )

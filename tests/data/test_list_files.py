@@ -79,6 +79,32 @@ def test_lists_of_gta5(tmp_path, read):
     assert read(gta5, text) == both  # SS-ADA
 
 
+@pytest.mark.parametrize("ending", ["9.png", "9_labelTrainIds.png", "_1.png", ".jpg"])
+def test_labels_of_other_images(tmp_path, read, ending):
+    touch(tmp_path, "images/00001.png", "images/000019.png")
+    line = f"images/00001.png labels/00001{ending}"
+    refused(
+        lambda: read(gta5, line), f"the label labels/00001{ending}", "as a manifest"
+    )
+
+
+def test_lists_made_for_another_root(tmp_path, read):
+    touch(tmp_path, "images/00001.png")
+    refused(
+        lambda: read(gta5, "data/gta5/images/00001.png"),
+        '"data/gta5/images/00001.png"',
+        "folders are not those",
+        'write "images/00001.png"',
+    )
+    for city in ("Rio", "Rome"):
+        touch(tmp_path, f"{city}/Images/Train/pano_2.jpg")
+    line = "../NTHU/Rome/Images/Train/pano_2.jpg"
+    refused(
+        lambda: read(crosscity, line, city="all"),
+        'write "Rome/Images/Train/pano_2.jpg"',
+    )
+
+
 def test_lists_of_synthia(tmp_path, read):
     touch(tmp_path, "RGB/0000000.png", "RGB/0000017.png")
     assert read(synthia, "17\n0\n") == ("0000017", "0000000")

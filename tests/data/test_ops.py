@@ -105,6 +105,16 @@ def test_scale_sizes_and_choices():
     assert sizes == {(30, 45), (40, 60), (50, 75)}
 
 
+@pytest.mark.parametrize(
+    ("shape", "scale", "expected"),
+    [((55, 9), 1.25, (68, 11)), ((647, 10), 0.75, (485, 7)), ((9, 55), 1.5, (13, 82))],
+)
+def test_scaled_sizes_are_cut_not_rounded(shape, scale, expected):
+    # 55 * 1.25 = 68.75, 647 * 0.75 = 485.25, 10 * 0.75 = 7.5, 55 * 1.5 = 82.5.
+    element = {"image": np.zeros((*shape, 3), np.uint8)}
+    assert run(RandomScale((scale,), "area"), element)["image"].shape[:2] == expected
+
+
 def test_every_window_can_be_cropped():
     label = np.arange(12, dtype=np.uint8).reshape(3, 4)
     element = {"image": np.stack([label] * 3, -1), "label": label}
@@ -125,13 +135,26 @@ def test_small_images_are_enlarged_before_the_crop(shape):
     assert np.all(out["label"] == 1) and np.all(out["image"] == 9)  # nothing filled
 
 
-def test_the_enlargement_is_the_published_one(monkeypatch):
-    # Width too small alone: f = 60 / 50 and int(f * side + 1).
+@pytest.mark.parametrize(
+    ("window", "shape", "expected"),
+    [
+        # Narrower than high: the published rule goes by the width, f = 60 / 50.
+        ((40, 60), (100, 50), (121, 61)),
+        # Low, but wide enough: it goes by the height, f = 40 / 39.
+        ((40, 60), (39, 80), (41, 83)),
+        # CrossCity at scale 0.75: by the height alone it were (641, 1267) and a black
+        # strip; here it is as wide as the window.
+        ((640, 1280), (485, 960), (647, 1281)),
+    ],
+)
+def test_small_images_become_as_large_as_the_window(
+    window, shape, expected, monkeypatch
+):
     seen = []
     nothing = lambda element, size, how: seen.append(size) or element
     monkeypatch.setattr("uda_jax.data.ops.resize", nothing)
-    run(RandomCrop((40, 60), "area"), {"image": np.zeros((100, 50, 3), np.uint8)})
-    assert seen == [(121, 61)]
+    run(RandomCrop(window, "area"), {"image": np.zeros((*shape, 3), np.uint8)})
+    assert seen == [expected]
 
 
 def test_frozen_draws_once():

@@ -1,4 +1,7 @@
 import json
+import multiprocessing
+import os
+import signal
 
 import cv2
 import numpy as np
@@ -212,6 +215,47 @@ def test_a_damaged_file_is_named_when_its_turn_comes(tmp_path, options):
             next(steps)
     assert str(caught.value).startswith(f"file {image} cannot be decoded")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def full_pipes(tmp_path):
+    """full_pipes(workers) -> an iterator whose batches, 480 kB, overfill a pipe.
+
+    What waits for ever, or for grain's 25 seconds, fails.
+    """
+
+    def late(*_):
+        raise TimeoutError
+
+    def begin(workers):
+        source = make(tmp_path / "s", 4, size=(200, 300))
+        options = dict(source_ops=(), batch_size=2, seed=0, threads=1)
+        return train_iterator(source, None, workers=workers, **options)
+
+    handler = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    yield begin
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, handler)
+
+
+def test_closing_ends_workers_that_have_more_to_send(full_pipes):
+    before = multiprocessing.active_children()
+    with full_pipes(2) as steps:
+        next(steps)
+        assert len(multiprocessing.active_children()) == len(before) + 2
+    assert multiprocessing.active_children() == before
+
+
+def test_a_killed_worker_is_an_error_and_no_wait(full_pipes):
+    before = multiprocessing.active_children()
+    with full_pipes(1) as steps:
+        next(steps)
+        (worker,) = set(multiprocessing.active_children()) - set(before)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(UserError, match=r"killed by signal 9.* fewer workers"):
+            for _ in range(9):  # a few may have been on their way
+                next(steps)
 
 
 def test_impossible_requests_are_refused(domains, tmp_path):

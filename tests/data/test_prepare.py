@@ -1,6 +1,9 @@
 """Preparing, and all that can stop it."""
 
+import contextlib
+import dataclasses
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +21,7 @@ from uda_jax.data import staging
 from uda_jax.data.geometry import advent
 from uda_jax.data.images import read_image
 from uda_jax.data.prepare import main, prepare
-from uda_jax.data.prepared import find_prepared
+from uda_jax.data.prepared import find_prepared, prepared
 from uda_jax.data.sources import cityscapes, folder
 
 HALF = advent(size=(48, 64))
@@ -86,7 +89,7 @@ def test_kill_9_and_go_on(tmp_path, monkeypatch):
     )
     assert len(reads) == 250 - len(done)
     assert steps[-1] == (250, 250)
-    assert not list((tmp_path / "sets").glob(".staging/*"))
+    assert not list((tmp_path / "sets").glob(".staging/*/"))
     whole = prepare(dataset, (), tmp_path / "at_once")
     assert files(place) == files(whole)
     assert prepare(dataset, (), tmp_path / "sets") == place
@@ -98,7 +101,7 @@ def test_stopped_while_the_records_are_written(dataset, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("uda_jax.data.prepare.count_records", stop)
+        patch.setattr("uda_jax.data.prepare.seal", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(dataset, HALF, tmp_path / "sets", name="cityscapes")
     nothing_counts(tmp_path, dataset)
@@ -121,7 +124,7 @@ def test_a_full_disk(number, dataset, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(staging, "write_atomically", full)
-        refused(make, str(tmp_path / "sets"), os.strerror(number), "make room")
+        refused(make, str(tmp_path / "sets"), os.strerror(number), "with what is done")
     nothing_counts(tmp_path, dataset)
     reads = count_reads(monkeypatch)
     assert files(make()) == files(
@@ -136,19 +139,25 @@ def test_a_disk_that_is_full_of_records(dataset, tmp_path, monkeypatch):
 
     def full(cls, path, iterator):
         Path(path).write_bytes(b"half")
-        raise RuntimeError(f"write() failed: No space left on device; writing {path}")
+        raise RuntimeError(message)
+
+    def make():
+        return prepare(dataset, HALF, tmp_path / "sets", name="cityscapes")
 
     with monkeypatch.context() as patch:
         patch.setattr(
             file_adapters.ArrayRecordFileAdapter, "write_examples", classmethod(full)
         )
-        refused(
-            lambda: prepare(dataset, HALF, tmp_path / "sets", name="cityscapes"),
-            "(write() failed: No space left on device)",
-        )
+        message = "write() failed: No space left on device; writing x; at byte 0"
+        refused(make, "(No space left on device)", "make room", "with what is done")
+        message = "open() failed: Permission denied; opening x; Failed to create"
+        refused(make, "(Permission denied)", "choose a folder that can be written")
+        message = "dictionary changed size"  # is no matter of the disk
+        with pytest.raises(RuntimeError, match=message):
+            make()
     nothing_counts(tmp_path, dataset)
     reads = count_reads(monkeypatch)
-    assert prepare(dataset, HALF, tmp_path / "sets", name="cityscapes") and not reads
+    assert make() and not reads
 
 
 def test_a_file_that_vanishes_and_one_that_is_cut_off(dataset, tmp_path):
@@ -198,6 +207,50 @@ def test_one_process_at_a_time(dataset, tmp_path):
     assert make(second) and len(seen) == 6
 
 
+def test_another_process_that_comes_first(dataset, tmp_path, monkeypatch):
+    def make():
+        return prepare(dataset, HALF, tmp_path / "sets", name="cityscapes")
+
+    @contextlib.contextmanager
+    def late(place):
+        monkeypatch.setattr("uda_jax.data.prepare.alone", staging.alone)
+        make()
+        with staging.alone(place):
+            yield
+
+    monkeypatch.setattr("uda_jax.data.prepare.alone", late)
+    reads = count_reads(monkeypatch)
+    assert make().is_dir() and len(reads) == 6
+    assert not list(tmp_path.glob("sets/.staging/*/"))
+
+
+def test_folders_and_names_that_cannot_be(dataset, tmp_path):
+    (tmp_path / "file").touch()
+    said = refused(
+        lambda: prepare(dataset, HALF, tmp_path / "file"),
+        "(Not a directory): choose a folder that can be written",
+    )
+    assert "done" not in said and "make room" not in said
+    names = (*dataset.names[:5], os.fsdecode(b"M\xfcnchen"))
+    latin = dataclasses.replace(dataset, names=names)
+    refused(lambda: prepare(latin, HALF, tmp_path / "x"), "M\\udcfcnchen", "not UTF-8")
+    assert not (tmp_path / "x").exists()
+
+
+def test_renamed_classes_and_other_weights_make_another_set(dataset, tmp_path):
+    def made(**changes):
+        other = dataclasses.replace(dataset, **changes)
+        place = prepare(other, HALF, tmp_path / "sets", name="cityscapes")
+        found, _ = find_prepared(other, HALF, tmp_path / "sets")
+        assert found.coding == other.coding and found.weights == other.weights
+        return json.loads((place / "metadata.json").read_text())
+
+    assert made()["coding"]["7"] == "road"
+    assert made(coding={**dataset.coding, 7: "way"})["coding"]["7"] == "way"
+    for weight in (1.0, 2.0):
+        assert made(weights=(weight,) * 6)["weights"] == [weight] * 6
+
+
 def test_any_number_of_threads(dataset, tmp_path):
     mask = os.umask(0o027)
     try:
@@ -209,6 +262,61 @@ def test_any_number_of_threads(dataset, tmp_path):
     finally:
         os.umask(mask)
     assert files(places[0]) == files(places[1])
+
+
+# Sets that are not whole
+
+
+@pytest.fixture
+def place(dataset, tmp_path):
+    return prepare(dataset, HALF, tmp_path / "sets", name="cityscapes")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "class_counts.npz",
+        "dataset_info.json",
+        "features.json",
+        "files.json",
+        "metadata.json",
+        "*.array_record-*",
+    ],
+)
+def test_missing_and_damaged_files(dataset, place, tmp_path, pattern):
+    path, sets = next(place.glob(pattern)), tmp_path / "sets"
+
+    def is_said():
+        parts = (path.name, str(place), "delete", "prepare the data again")
+        found, reason = find_prepared(dataset, HALF, sets)
+        assert found is None and all(part in reason for part in parts)
+        # And is not written over.
+        refused(lambda: prepare(dataset, HALF, sets, name="cityscapes"), *parts)
+        if path.exists():
+            refused(lambda: prepared(place, label_space="cityscapes19"), *parts)
+
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    other = bytes([whole[middle] ^ 1])
+    damaged = [whole[:-3], b""]
+    if "array" not in pattern and pattern != "files.json":  # see `seal`
+        damaged.append(whole[:middle] + other + whole[middle + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        is_said()
+    path.unlink()
+    is_said()
+    path.write_bytes(whole)
+    assert find_prepared(dataset, HALF, sets)[0]
+
+
+def test_what_copying_programs_leave(dataset, place, tmp_path):
+    records = next(place.glob("*.array_record-*"))
+    records.with_name(f".{records.name}.Xy12ab").write_bytes(records.read_bytes())
+    assert find_prepared(dataset, HALF, tmp_path / "sets")[0]
+    records.write_bytes(bytes(records.stat().st_size))  # room, but no content yet
+    found, reason = find_prepared(dataset, HALF, tmp_path / "sets")
+    assert found is None and "its records are damaged" in reason
 
 
 # The command

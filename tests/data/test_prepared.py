@@ -17,7 +17,8 @@ from uda_jax.data.geometry import GEOMETRIES, advent, split_fixed
 from uda_jax.data.ops import apply
 from uda_jax.data.pipeline import train_iterator
 from uda_jax.data.prepare import prepare
-from uda_jax.data.prepared import find_prepared, prepared, tfds_cityscapes
+from uda_jax.data.prepared import find_prepared, prepared
+from uda_jax.data.tfds_cityscapes import tfds_cityscapes
 from uda_jax.data.sources import cityscapes, folder, manifest
 from uda_jax.data.statistics import class_counts
 
@@ -43,8 +44,8 @@ def found(root, ops=HALF, **options):
     return dataset
 
 
-def not_found(dataset, ops, sets, *parts):
-    other, reason = find_prepared(dataset, ops, sets)
+def not_found(dataset, ops, sets, *parts, **options):
+    other, reason = find_prepared(dataset, ops, sets, **options)
     assert other is None and "\n" not in reason
     for part in parts:
         assert part in reason
@@ -228,7 +229,6 @@ def test_a_source_does_not_take_a_set_without_labels(root, tmp_path):
 def test_a_set_that_does_not_fit_is_not_taken(root, tmp_path):
     dataset, sets = originals(root), root / "sets"
     assert not_found(dataset, HALF, tmp_path / "nowhere") == ""
-    assert not_found(dataset.select([1, 0]), HALF, sets) == ""
     not_found(dataset, advent(size=(24, 32)), sets, "48, 64", "24, 32")
     not_found(dataset, advent(size=(48, 64), filter="area"), sets, "filter='area'")
     path = dataset.store.labels[2]
@@ -240,24 +240,44 @@ def test_a_set_that_does_not_fit_is_not_taken(root, tmp_path):
     assert found(root)
 
 
-def test_sets_that_are_not_whole(root, tmp_path):
+def test_folders_that_are_no_sets(root, tmp_path):
+    refused(
+        lambda: prepared(tmp_path, label_space="cityscapes19"), "metadata.json", "end"
+    )
+
+
+def test_examples_that_came_or_went(root, tmp_path):
     dataset = originals(root)
+    prepare(dataset.select(range(4)), HALF, tmp_path, name="cityscapes")
+    holds = "holds 4 examples, the data set now has"
+    not_found(dataset, HALF, tmp_path, f"{holds} 5: prepare the data again")
+    not_found(dataset.select([0]), HALF, tmp_path, f"{holds} 1")
+    not_found(dataset.select([1, 0, 2, 3]), HALF, tmp_path, "another order")
+    assert not_found(dataset.select([4]), HALF, tmp_path) == ""  # other data
 
-    def made():
-        return prepare(dataset, HALF, tmp_path, name="cityscapes")
 
-    place = made()
-    records = next(place.glob("*.array_record*"))
-    records.write_bytes(records.read_bytes()[:-100])
-    not_found(dataset, HALF, tmp_path, str(place), "damaged", "delete")
-    refused(made, str(place), "delete")  # and is not written over
-    records.unlink()
-    not_found(dataset, HALF, tmp_path, str(place), "0 of its 5 examples")
-    (place / "metadata.json").write_text('{"names": [')
-    not_found(dataset, HALF, tmp_path, "metadata.json", "another version")
+def test_the_reason_is_that_of_the_closest_set(root, tmp_path):
+    dataset = originals(root)
+    sets = [
+        (dataset.select([0, 1]), HALF, "holds 2 examples"),
+        (dataset, advent(size=(24, 32)), "was made with"),
+        (originals(root, labels=False), HALF, "without labels"),
+    ]
+    for other, ops, reason in sets:
+        prepare(other, ops, tmp_path, name="cityscapes")
+        not_found(dataset, HALF, tmp_path, reason)
+    place = prepare(dataset, HALF, tmp_path, name="cityscapes")
+    (place / "features.json").unlink()
+    not_found(dataset, HALF, tmp_path, "features.json is missing")
+
+
+def test_sets_of_other_readers_are_not_looked_at(root, tmp_path):
+    dataset = originals(root)
+    place = prepare(dataset, HALF, tmp_path, name="gta5")
+    assert find_prepared(dataset, HALF, tmp_path, reader="gta5")[0]
     (place / "metadata.json").unlink()
-    assert not_found(dataset, HALF, tmp_path) == ""
-    refused(lambda: prepared(place, label_space="cityscapes19"), "metadata.json", "end")
+    not_found(dataset, HALF, tmp_path, "metadata.json is missing", reader="gta5")
+    assert not_found(dataset, HALF, tmp_path, reader="cityscapes") == ""
 
 
 def test_damaged_parts(root, tmp_path):
@@ -266,6 +286,8 @@ def test_damaged_parts(root, tmp_path):
     after, _ = find_prepared(dataset, HALF, tmp_path)
     (place / "class_counts.npz").write_bytes(b"PK")
     refused(lambda: class_counts(after, None), "class_counts.npz is damaged")
+    (place / "class_counts.npz").unlink()  # resized labels are not counted instead
+    refused(lambda: class_counts(after, None), "or gone")
     wrong = dataclasses.replace(after.store, indices=(0, 7))
     broken = dataclasses.replace(after, store=wrong)
     refused(lambda: broken[1], "record 7", str(place), "prepare the data again")

@@ -66,6 +66,7 @@ def test_acdc_mistakes(tmp_path):
     root = nested_acdc(tmp_path)
     refused(lambda: acdc(root, **SPACE, split="train_ref"), 'did you mean "train"')
     refused(lambda: acdc(root, **SPACE, conditions=("mist",)), "fog, night, rain, snow")
+    refused(lambda: acdc(root, **SPACE, conditions="night"), 'give ("night",)')
     refused(lambda: acdc(root, **SPACE, conditions=("fog", "fog")), "given twice")
     refused(lambda: acdc(root, **SPACE, split="val"), "no folder fog/val", "unpack it")
     refused(lambda: acdc(root / "gt", **SPACE), "rgb_anon does not exist")

@@ -60,6 +60,14 @@ def test_cityscapes_in_another_style(towns):
     assert rome[0]["image"][0, 0].tolist() == [1, 2, 3]
 
 
+def test_train_extra_is_read_without_labels_only(towns):
+    path = "leftImg8bit/train_extra/bonn/bonn_000000_000019_leftImg8bit.png"
+    write(towns / path, image())
+    extra = dict(**SPACE, split="train_extra")
+    refused(lambda: cityscapes(towns, **extra), "coarse labels", "labels=False")
+    assert len(cityscapes(towns, **extra, labels=False)) == 1
+
+
 def test_linked_towns_are_read(towns, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("disk") / "ulm"
     (towns / "leftImg8bit/train/ulm").rename(elsewhere)
@@ -117,6 +125,7 @@ def test_weather_that_is_none(weather):
         return lambda: cityscapes_weather(weather, **SPACE, **options)
 
     refused(read(weather=("fog",)), 'did you mean "foggy"')
+    refused(read(weather="rain"), 'weather "rain" is one string', '("rain",)')
     refused(read(weather=("rain", "rain")), "given twice")
     refused(read(weather=("rain",), betas=(0.02,)), "leaves nothing")
     refused(read(weather=()), "leaves nothing")

@@ -93,8 +93,8 @@ def test_synthia(tmp_path):
     assert values(synthia(tmp_path, label_space="crosscity13")) == [0, 11, IGNORE]
     refused(
         lambda: synthia(tmp_path, **SPACE, split="val"),
-        "has 3 images",
-        "the last 400",
+        "none of the 3 images",
+        "number from 9000",
         'split="all"',
     )
     for number in range(3):
@@ -112,14 +112,20 @@ def test_synthia_labels_that_lost_their_ids(tmp_path):
     refused(lambda: synthia(tmp_path, **SPACE)[0], "23", "known: 0-22")
 
 
-def test_synthia_validates_on_its_last_400(tmp_path):
+def test_synthia_is_split_by_number(tmp_path):
     (tmp_path / "RGB").mkdir()
-    for number in range(405):
-        (tmp_path / f"RGB/{number:07d}.png").touch()
     split = lambda name: synthia(tmp_path, **SPACE, split=name, labels=False).names
-    assert split("train") == tuple(f"{i:07d}" for i in range(5))
-    assert split("val") == tuple(f"{i:07d}" for i in range(5, 405))
+    for number in (9000, 9399):
+        (tmp_path / f"RGB/{number:07d}.png").touch()
+    refused(lambda: split("train"), "number below 9000", 'split "train"')
+    for number in (0, 8999):
+        (tmp_path / f"RGB/{number:07d}.png").touch()
+    assert split("train") == ("0000000", "0008999")
+    assert split("val") == ("0009000", "0009399")
     assert split("all") == split("train") + split("val")
+    (tmp_path / "RGB/first.png").touch()
+    refused(lambda: split("val"), "first.png", "published names", 'split="all"')
+    assert len(split("all")) == 5
 
 
 def test_a_paletted_label_read_as_its_colours_would_be_wrong(gta):

@@ -72,6 +72,8 @@ def test_the_same_file_in_19_classes(city):
 def test_a_fraction_of_cityscapes(city):
     half = cityscapes(city, label_space="crosscity13", fraction=0.5)
     assert half.names == ("aachen_000002_000019", "ulm_000000_000019")
+    # int(1 / 0.6) is 1
+    assert len(cityscapes(city, label_space="crosscity13", fraction=0.6)) == 4
 
 
 def test_crosscity(nthu):
@@ -134,6 +136,12 @@ def test_palette_labels_are_indices(pair):
     label = Image.fromarray(ids(2), mode="P")
     label.putpalette([v for i in range(256) for v in (255 - i, i, 7)])
     label.save(pair / "labels/a.png")
+    assert np.all(open_pair(pair)[0]["label"] == 2)
+
+
+def test_labels_in_capitals(pair):
+    (pair / "labels/a.png").rename(pair / "labels/a.PNG")
+    (pair / "images/a.png").rename(pair / "images/a.PNG")
     assert np.all(open_pair(pair)[0]["label"] == 2)
 
 
@@ -314,6 +322,13 @@ def test_images_that_are_not_rgb(pair):
     refused(lambda: open_pair(pair)[0], "has 4 channels of 8 bits")
     write(pair / "images/a.png", image().astype(np.uint16))
     refused(lambda: open_pair(pair)[0], "has 3 channels of 16 bits")
+
+
+@pytest.mark.parametrize("name", ["b.tif", "c/b.BMP", "b.webp"])
+def test_images_of_other_formats(pair, name):
+    (pair / "images/c").mkdir()
+    (pair / "images" / name).touch()
+    refused(lambda: open_pair(pair), f"images/{name}, the first of 1", "convert them")
 
 
 def test_links_that_repeat_a_folder(pair):

@@ -124,22 +124,41 @@ def toy(scale=3.0):
     return {"segmentor": {"kernels": kernels}}, batch
 
 
-def run(options, params, batch, key=7, step=0):
+def compiled(options, batch):
+    """(params, step=0) -> (loss, Output)."""
     method = tufl(forward, C, class_weights=(1.0, 2.0, 1.0, 3.0, 1.0), **options)
     _, memory = method.init(jax.random.key(0))
-    state = SimpleNamespace(step=jnp.int32(step), batch_stats={}, memory=memory)
-    loss = jax.jit(lambda params, key: method.loss(params, state, batch, key))
-    return loss(params, jax.random.key(key))
+
+    @jax.jit
+    def loss(params, step=0):
+        state = SimpleNamespace(step=step, batch_stats={}, memory=memory)
+        return method.loss(params, state, batch, jax.random.key(7))
+
+    return loss
+
+
+@pytest.fixture(scope="module")
+def views():
+    """What the step sees: source, plain and strong target, the strong one's matrix."""
+
+    @jax.jit
+    def see(source, target):
+        source_key, strong_key, _ = jax.random.split(jax.random.key(7), 3)
+        strong = augment.strong_view(strong_key, target)
+        plain = augment.normalize(target)
+        return augment.source_view(source_key, source), plain, *strong
+
+    _, batch = toy()
+    return see(batch["source"]["image"], batch["target"]["image"])
 
 
 @pytest.mark.parametrize("updates", ["per_head", "per_step"])
-def test_step_is_what_the_paper_describes(updates):
+def test_step_is_what_the_paper_describes(views, updates):
     params, batch = toy()
-    total, out = run(
-        dict(unsup_loss="adaptive_focal", threshold_updates=updates), params, batch
-    )
+    options = dict(unsup_loss="adaptive_focal", threshold_updates=updates)
+    total, out = compiled(options, batch)(params)
     thresholds, supervised, unsup = jax.jit(reference, static_argnames="updates")(
-        params, batch, updates=updates
+        params, batch["source"]["label"], views, updates=updates
     )
     np.testing.assert_allclose(out.memory["thresholds"], thresholds, rtol=1e-5)
     np.testing.assert_allclose(out.metrics["loss/source"], supervised, rtol=1e-4)
@@ -148,16 +167,12 @@ def test_step_is_what_the_paper_describes(updates):
     assert 0 < out.metrics["pseudo/confident"] < 1
 
 
-def reference(params, batch, updates):
+def reference(params, label, views, updates):
     """The order of the step, written down once more without the method's code."""
     weights = jnp.array([1.0, 2.0, 1.0, 3.0, 1.0])
-    source_key, strong_key, _ = jax.random.split(jax.random.key(7), 3)
-    source = augment.source_view(source_key, batch["source"]["image"])
-    plain = augment.normalize(batch["target"]["image"])
-    strong, matrix = augment.strong_view(strong_key, batch["target"]["image"])
+    source, plain, strong, matrix = views
     thresholds, supervised, unsup = jnp.full(C, 0.8), 0.0, 0.0
     for number, kernel in enumerate(params["segmentor"]["kernels"]):
-        label = batch["source"]["label"]
         supervised += losses.cross_entropy(source @ kernel, label, weights) / 3
         warped = warp(plain @ kernel, matrix)
         if number == 0 or updates == "per_head":
@@ -171,14 +186,15 @@ def reference(params, batch, updates):
 
 def test_nothing_confident_leaves_the_source_term():
     params, batch = toy(scale=0.01)
-    total, out = run(dict(threshold=0.9, **PLAIN), params, batch)
+    total, out = compiled(dict(threshold=0.9, **PLAIN), batch)(params)
     assert out.metrics["pseudo/confident"] == out.metrics["loss/unsup"] == 0
     assert total == out.metrics["loss/source"] > 0
 
 
 def test_last_uses_the_main_head_alone():
     params, batch = toy()
-    gradient = jax.grad(lambda p: run(dict(heads="last", **PLAIN), p, batch)[0])(params)
+    step = compiled(dict(heads="last", **PLAIN), batch)
+    gradient = jax.grad(lambda params: step(params)[0])(params)
     kernels = np.asarray(gradient["segmentor"]["kernels"])
     assert np.abs(kernels[0]).max() > 0 and np.abs(kernels[1:]).max() == 0
 
@@ -186,10 +202,8 @@ def test_last_uses_the_main_head_alone():
 def test_momentum_decay_counts_steps():
     params, batch = toy()
     options = dict(unsup_loss="adaptive_focal", momentum_decay=0.05, **PLAIN)
-    early, late = (
-        run(options, params, batch, step=step)[1].memory["thresholds"]
-        for step in (0, 500)
-    )
+    loss = compiled(options, batch)
+    early, late = (loss(params, step)[1].memory["thresholds"] for step in (0, 500))
     assert np.abs(early - 0.8).max() > np.abs(late - 0.8).max()
     np.testing.assert_allclose(late, 0.8, atol=1e-5)  # the momentum tends to 1
 
@@ -217,4 +231,4 @@ def test_different_crops_are_explained():
     params, batch = toy()
     batch["target"] = {"image": batch["target"]["image"][:, :4]}
     with pytest.raises(UserError, match="same crop size"):
-        run({}, params, batch)
+        compiled({}, batch)(params)

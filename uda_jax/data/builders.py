@@ -7,7 +7,10 @@ examples in memory and, from one gigabyte on, through tensorflow's files.
 
 import contextlib
 import dataclasses
+import errno
 import io
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -107,7 +110,7 @@ def write_set(name: str, config: PreparedConfig, folder: Path) -> Path:
       folder: in which <name>/<name of config>/<version> is made.
 
     Raises:
-      OSError: there is no room.
+      OSError: `folder` cannot be written.
     """
     fields = {"name": name, "TITLE": DATA_SETS[name], "BUILDER_CONFIGS": [config]}
     fields["__module__"] = __name__  # not that of the caller of __init_subclass__
@@ -118,6 +121,22 @@ def write_set(name: str, config: PreparedConfig, folder: Path) -> Path:
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             builder.download_and_prepare(file_format="array_record")
-        except RuntimeError as error:  # how array_record reports a failed write
-            raise OSError(str(error).partition(";")[0]) from error
+        except RuntimeError as error:
+            if failure := _write_failure(error):
+                raise failure from error
+            raise
     return Path(builder.data_dir)
+
+
+def _write_failure(error: RuntimeError) -> OSError | None:
+    """The OSError behind an error of array_record's writer; None of another.
+
+    It says "write() failed: No space left on device; writing PATH; at byte 0".
+    """
+    found = re.match(r"[a-z]+\(\) failed: ([^;]+);", str(error))
+    if found is None:
+        return None
+    for number in errno.errorcode:
+        if os.strerror(number) == found[1]:
+            return OSError(number, found[1])
+    return OSError(found[1])

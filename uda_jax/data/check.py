@@ -15,6 +15,7 @@ something is wrong and 2 for a command that cannot be carried out.
 
 import argparse
 import ast
+import functools
 import itertools
 import json
 import os
@@ -24,7 +25,6 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
 
 from uda_jax import benchmarks, program
 from uda_jax.config_files import load_config
@@ -36,6 +36,7 @@ from uda_jax.data.check_page import (
     print_summary,
 )
 from uda_jax.data.check_walk import SetReport, evenly, walk
+from uda_jax.data.dataset import MissingLabels
 from uda_jax.data.sources import SOURCES
 from uda_jax.errors import UserError, did_you_mean
 from uda_jax.files import write_atomically
@@ -50,12 +51,14 @@ class Plan(NamedTuple):
 
     Attributes:
       unlabelled: the role whose labels are not read.
+      benchmark: that the rows are of; "" for a reader.
     """
 
     name: str
     label_space: LabelSpace
     rows: dict[str, dict[str, Any]]
     unlabelled: tuple[str, ...]
+    benchmark: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 advance=lambda: tell(next(done), count),
             )
     overlaps = shared_examples(reports)
-    problems += wrong_counts(reports, limited=bool(arguments.limit))
+    problems += wrong_counts(reports)
     problems += [str(overlap) for overlap in overlaps if not overlap.harmless]
     count = len(problems) + sum(len(r.problems) for r in reports)
     print_summary(plan.name, reports, overlaps, problems)
@@ -143,18 +146,24 @@ def plan_of(arguments: argparse.Namespace, overrides: list[str]) -> Plan:
     if arguments.reader:
         return _one(arguments)
     if arguments.benchmark:
-        benchmark = benchmarks.get_benchmark(arguments.benchmark)
+        name = arguments.benchmark
+        benchmark = benchmarks.get_benchmark(name)
+        if not benchmark.label_space:
+            raise UserError(
+                f'benchmark "{name}" has no data but what a config names: give the '
+                "config file, with --config."
+            )
         roles = ("source", "validation", "target", "test")
         rows = {role: dict(getattr(benchmark, role)) for role in roles}
-        name, space = arguments.benchmark, get_label_space(benchmark.label_space)
+        benchmark, space = name, get_label_space(benchmark.label_space)
     else:
         config = load_config(arguments.config, overrides)
         rows = {role: config[role].to_dict() for role in ("source", "target", "test")}
         path, _, variant = arguments.config.partition(":")
         name = "_".join(filter(None, (Path(path).stem, variant)))
-        space = benchmarks.label_space_of(config)
+        benchmark, space = config.benchmark, benchmarks.label_space_of(config)
     rows = {role: row for role, row in rows.items() if row and row["reader"]}
-    return Plan(name, space, rows, ("target",))
+    return Plan(name, space, rows, ("target",), benchmark)
 
 
 def _one(arguments: argparse.Namespace) -> Plan:
@@ -195,36 +204,65 @@ def _value(text: str, hint: Any) -> Any:
 def open_all(plan: Plan) -> tuple[list[SetReport], list[str]]:
     """The data sets that can be opened, and why the others cannot.
 
-    A labelled data set whose labels cannot be listed is opened without them.
+    A labelled data set is opened with the labels that are there, and without any where
+    they cannot be listed.  A minicity that is not there yet is drawn first.
 
     Raises:
       UserError: none can be opened.
     """
+    if plan.benchmark and "test" in plan.rows:
+        benchmarks.draw_minicity(plan.benchmark, plan.rows["test"])
     reports, problems, first = [], [], None
     for role, row in plan.rows.items():
-        for labels in (False,) if role in plan.unlabelled else (True, False):
-            try:
-                dataset = benchmarks.open_dataset(row, plan.label_space, labels=labels)
-            except UserError as error:
-                first = first or error
-                if not problems or not problems[-1].endswith(str(error)):
-                    problems.append(f"{role}: {error}")
-            else:
-                reports.append(SetReport(role, row, dataset))
-                break
+        labels = role not in plan.unlabelled
+        try:
+            report, problem = _open(role, row, plan.label_space, labels)
+        except UserError as error:
+            first = first or error
+            problem = str(error)
+        else:
+            reports.append(report)
+        if problem:
+            problems.append(f"{role}: {problem}")
     if not reports:
         raise first or UserError(f"{plan.name} names no data: there is nothing to do.")
     return reports, problems
 
 
-def wrong_counts(reports: Sequence[SetReport], *, limited: bool) -> list[str]:
+def _open(
+    role: str, row: dict[str, Any], space: LabelSpace, labels: bool
+) -> tuple[SetReport, str]:
+    """The data set, and why it has no labels where it should have some."""
+    open_set = functools.partial(benchmarks.open_dataset, row, space)
+    try:
+        return SetReport(role, row, open_set(labels=labels)), ""
+    except MissingLabels as error:
+        refused = error
+        if len(error.missing) < len(error.dataset):
+            where = map(error.dataset.store.where, error.missing)
+            unlabelled = frozenset(error.missing)
+            report = SetReport(role, row, error.dataset, unlabelled=unlabelled)
+            report.problems = [
+                f"image {image} has no label (expected {label}): add it or remove the "
+                "image."
+                for image, label in where
+            ]
+            return report, ""
+    except UserError as error:
+        if not labels:
+            raise
+        refused = error
+    return SetReport(role, row, open_set(labels=False)), str(refused)
+
+
+def wrong_counts(reports: Sequence[SetReport]) -> list[str]:
     """A sentence for each data set that has not as many examples as were published."""
     return [
         f"{r.role}: {len(r.dataset):,} examples, but {r.expected} are expected "
         f"({r.expected.origin}): complete the download, or look for files that do not "
         "belong to it."
         for r in reports
-        if r.expected and len(r.dataset) not in r.expected.counts and not limited
+        if r.expected and len(r.dataset) not in r.expected.counts
     ]
 
 

@@ -94,7 +94,8 @@ def print_summary(
 
 
 def _print(table: Table) -> None:
-    console = Console(file=io.StringIO(), width=200)
+    # Names of classes are a user's own: "crop [wet]" is no markup.
+    console = Console(file=io.StringIO(), width=200, markup=False, emoji=False)
     console.print(table)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     print("\n".join(filter(None, lines)), end="\n\n")

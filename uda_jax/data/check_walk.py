@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from uda_jax.data.dataset import Dataset
 from uda_jax.data.expected import Expected, expected
+from uda_jax.data.images import check_ids
 from uda_jax.errors import UserError
-from uda_jax.labels import IGNORE
+from uda_jax.labels import IGNORE, lookup
 from uda_jax.visualize import colorize
 
 _THUMBNAIL_WIDTH = 320
@@ -36,6 +37,7 @@ class SetReport:
       role: "source", "target", "test", "validation", or the reader's name.
       row: its reader, root and options.
       dataset: the examples.
+      unlabelled: those of them whose label is missing.
       expected: the published number of them, if it is known.
       checked: examples that were decoded.
       image_sizes, label_sizes: {(height, width): how many}.
@@ -49,6 +51,7 @@ class SetReport:
     role: str
     row: Mapping[str, Any]
     dataset: Dataset
+    unlabelled: Collection[int] = ()
     expected: Expected | None = None
     checked: int = 0
     image_sizes: collections.Counter = dataclasses.field(
@@ -147,7 +150,7 @@ def walk(
     """
     shown = set(evenly(indices, thumbnails))
     # Closed, so that Ctrl-C anywhere cancels what has not been decoded yet.
-    with contextlib.closing(_looks(report.dataset, indices, shown, threads)) as looks:
+    with contextlib.closing(_looks(report, indices, shown, threads)) as looks:
         for seen in looks:
             _add(report, seen)
             advance()
@@ -163,7 +166,7 @@ def _add(report: SetReport, seen: "_Seen") -> None:
     report.problems += seen.problems
     if seen.image_size:
         report.image_sizes[seen.image_size] += 1
-    if seen.label_size:
+    if seen.counts is not None:
         report.label_sizes[seen.label_size] += 1
         counts = seen.counts[: len(report.classes)]
         report.pixels += counts
@@ -187,22 +190,29 @@ class _Seen(NamedTuple):
     thumbnail: Thumbnail | None
 
 
-def _looks(dataset, indices, shown, threads) -> Iterator[_Seen]:
+def _looks(report, indices, shown, threads) -> Iterator[_Seen]:
+    look = lambda i: _look(report.dataset, i, i in shown, report.unlabelled)
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(lambda i: _look(dataset, i, i in shown), indices)
+        yield from pool.map(look, indices)
 
 
-def _look(dataset: Dataset, index: int, shown: bool) -> _Seen:
+def _look(
+    dataset: Dataset, index: int, shown: bool, unlabelled: Collection[int]
+) -> _Seen:
     problems: list[str] = []
     image_file, label_file = dataset.store.where(index)
     image = _decoded(dataset.store.image, index, image_file, problems)
-    label = counts = None
-    if dataset.has_labels:
-        label = _decoded(dataset.label, index, label_file, problems)
+    raw = label = counts = None
+    if dataset.has_labels and index not in unlabelled:
+        raw = _decoded(dataset.store.raw_label, index, label_file, problems)
+    if raw is not None:
+        look_up = lambda _: _train_ids(dataset, raw, label_file)
+        label = _decoded(look_up, index, label_file, problems)
     if label is not None:
         counts = np.bincount(label.ravel(), minlength=256)
     image_size = None if image is None else image.shape[:2]
-    label_size = None if label is None else label.shape
+    # Unknown ids do not hide a wrong size.
+    label_size = None if raw is None else raw.shape
     decoded = image_size and label_size
     if decoded and image_size != label_size and not dataset.sizes_may_differ:
         problems.append(
@@ -215,6 +225,11 @@ def _look(dataset: Dataset, index: int, shown: bool) -> _Seen:
         colors = dataset.label_space.colors
         thumbnail = _thumbnail(dataset.names[index], image, label, colors)
     return _Seen(image_size, label_size, counts, problems, thumbnail)
+
+
+def _train_ids(dataset: Dataset, raw: np.ndarray, file: str) -> np.ndarray:
+    check_ids(raw, dataset.coding, file)
+    return lookup(dataset.id_table)[raw]
 
 
 def _decoded(decode, index, file, problems) -> np.ndarray | None:

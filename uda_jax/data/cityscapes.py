@@ -41,7 +41,8 @@ def cityscapes(
     Args:
       root: folder that contains leftImg8bit and gtFine.
       label_space: one that shares classes with Cityscapes.
-      split: folder below leftImg8bit: "train", "val" or "test".
+      split: folder below leftImg8bit: "train", "val" or "test"; "train_extra", whose
+        labels are coarse, only without labels.
       fraction: in (0, 1]; keeps every int(1 / fraction)-th image, as TUFL does.
       label_files: "label_ids" reads *_gtFine_labelIds.png, as they are published;
         "train_ids" *_gtFine_labelTrainIds.png, as cityscapesScripts makes them.
@@ -49,10 +50,16 @@ def cityscapes(
       labels: whether to read labels.
 
     Raises:
-      UserError: a folder or a label is missing, there are no images, or the list names
-        one that is not there.
+      UserError: a folder or a label is missing, there are no images, the list names one
+        that is not there, or labels of "train_extra" are asked for.
     """
     root = Path(root)
+    if split == "train_extra" and labels:
+        raise UserError(
+            'split="train_extra" of Cityscapes has coarse labels only (gtCoarse), '
+            'which are not read: choose split="train", or labels=False for its images '
+            "alone."
+        )
     if not 0 < fraction <= 1:
         raise UserError(
             f"fraction={fraction} of the Cityscapes images is not in (0, 1]: "

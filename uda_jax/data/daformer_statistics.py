@@ -1,4 +1,9 @@
-"""The class statistics of DAFormer, read and written.
+r"""The class statistics of DAFormer, read and written.
+
+    python -m uda_jax.data.daformer_statistics --config configs/x.py --out data/gta5
+
+counts the classes of a run's source labels and writes DAFormer's files;
+`config.data.class_statistics` reads them.
 
 DAFormer's converters write three JSON files into a data set's folder; HRDA, MIC and
 EBDA read the same ones.  They hold the same numbers in three orders:
@@ -11,16 +16,22 @@ Keys are the 19 train ids of Cityscapes; a class that an image does not show is 
 out.  Paths are those of the *_labelTrainIds.png that the converters make.
 """
 
+import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
 
+from uda_jax import program
+from uda_jax.benchmarks import label_space_of, open_dataset
+from uda_jax.config_files import load_config
 from uda_jax.data.dataset import Dataset, Files
-from uda_jax.data.statistics import ClassCounts
+from uda_jax.data.statistics import ClassCounts, class_counts
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.labels import LABEL_SPACES, LabelSpace
+from uda_jax.progress import progress
 
 _CLASSES = LABEL_SPACES["cityscapes19"].classes
 _LIST = "sample_class_stats.json"
@@ -112,6 +123,25 @@ def write_daformer(counts: ClassCounts, dataset: Dataset, folder: str | Path) ->
         write_atomically(Path(folder) / name, json.dumps(content, indent=2))
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the files for the source of a config."""
+    parser = argparse.ArgumentParser(
+        prog="python -m uda_jax.data.daformer_statistics",
+        description="Writes DAFormer's three JSON files for the source of a config.",
+        allow_abbrev=False,  # --config.x belongs to the config
+    )
+    parser.add_argument("--config", required=True, help="configs/x.py or x.py:variant")
+    parser.add_argument("--out", required=True, help="folder for the files")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    arguments, overrides = parser.parse_known_args(argv)
+    config = load_config(arguments.config, overrides)
+    dataset = open_dataset(config.source, label_space_of(config))
+    with progress("counting classes") as tell:
+        counts = class_counts(dataset, config.data.prepared or None, progress=tell)
+    write_daformer(counts, dataset, arguments.out)
+    print(f"{len(dataset):,} labels; see {Path(arguments.out) / _LIST}")
+
+
 def _columns(space: LabelSpace) -> list[int]:
     """DAFormer's train id of each class of the space."""
     if other := [name for name in space.classes if name not in _CLASSES]:
@@ -170,3 +200,7 @@ def _checked(path: Path, row) -> tuple[str, dict[int, int]]:
             '..., "file": <path>} with train ids from 0 to 18.'
         )
     return row["file"], {allowed[key]: n for key, n in pixels.items()}
+
+
+if __name__ == "__main__":
+    program.run(main)

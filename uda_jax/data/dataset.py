@@ -171,7 +171,7 @@ def make_dataset(
 
     Raises:
       UserError: the label space is unknown or shares no class with the coding, there
-        are no images, two share a name, or one has no label.
+        are no images, or two share a name; MissingLabels: one has no label.
     """
     space = get_label_space(label_space)
     table = get_coding(coding, space)
@@ -188,17 +188,7 @@ def make_dataset(
             f'two images in {where} have the name "{twice}" and would share one label: '
             "rename or remove one."
         )
-    if labels is not None:
-        pairs = zip(images, labels, strict=True)
-        missing = [(image, label) for image, label in pairs if not label.is_file()]
-        if missing:
-            image, label = missing[0]
-            raise UserError(
-                f"{len(missing)} of {len(images)} images in {where} have no label, the "
-                f"first is {image.name} (expected {label}): add the labels or remove "
-                "the images."
-            )
-    return Dataset(
+    dataset = Dataset(
         label_space=space,
         names=tuple(names),
         store=Files(
@@ -207,6 +197,30 @@ def make_dataset(
         coding=table if labels is not None else {},
         sizes_may_differ=sizes_may_differ,
     )
+    missing = [i for i, label in enumerate(labels or ()) if not label.is_file()]
+    if missing:
+        image, label = images[missing[0]], labels[missing[0]]
+        raise MissingLabels(
+            f"{len(missing)} of {len(images)} images in {where} have no label, the "
+            f"first is {image.name} (expected {label}): add the labels or remove the "
+            "images.",
+            dataset,
+            missing,
+        )
+    return dataset
+
+
+class MissingLabels(UserError):
+    """Some images of a dataset have no label.
+
+    Attributes:
+      dataset: of all images, with the paths of all labels.
+      missing: indices of those whose label is not there.
+    """
+
+    def __init__(self, message: str, dataset: Dataset, missing: list[int]):
+        super().__init__(message)
+        self.dataset, self.missing = dataset, missing
 
 
 def existing_folder(path: Path) -> Path:

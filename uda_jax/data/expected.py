@@ -5,7 +5,7 @@ A table of published facts; what is not published there is not guessed.
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ class Expected(NamedTuple):
         return " or ".join(f"{count:,}" for count in self.counts)
 
 
-# Reader -> ({split: counts}, origin).
+# Reader, or kind of weather -> ({split: counts}, origin).
 _PUBLISHED: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "gta5": (
         {"all": (24_966,), "train": (12_403,), "val": (6_382,), "test": (6_181,)},
@@ -40,6 +40,14 @@ _PUBLISHED: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "cityscapes": (
         {"train": (2_975,), "val": (500,), "test": (1_525,)},
         "Cordts et al., CVPR 2016",
+    ),
+    "foggy": (
+        {"train": (8_925,), "val": (1_500,)},
+        "Sakaridis et al., IJCV 2018: three densities of every image of Cityscapes",
+    ),
+    "rain": (
+        {"train": (9_432,), "val": (1_188,)},
+        "Hu et al., CVPR 2019",
     ),
     "crosscity": (
         {"Train": (3_200,), "Test": (100,)},
@@ -64,6 +72,7 @@ _PUBLISHED: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
 }
 _CITIES = {"Rio": 24, "Rome": 17, "Taipei": 89, "Tokyo": 34}  # images in both lists
 _ACDC_CONDITIONS = 4
+_FOG_DENSITIES = 3
 _CAMVID_SEQUENCES = {
     "train": {"0001TP": 62, "0006R0": 101, "0016E5": 204},
     "val": {"0016E5": 101},
@@ -89,6 +98,8 @@ def expected(row: Mapping[str, Any]) -> Expected | None:
     facts = Path(row["root"]).parent / "minicity.json"
     if row["reader"] in ("cityscapes", "crosscity") and facts.is_file():
         return _minicity(facts, split)
+    if row["reader"] == "cityscapes_weather" and chosen <= {"weather", "betas"}:
+        return _weather(split, options["weather"], len(options["betas"]))
     counts, origin = _PUBLISHED.get(row["reader"], ({}, ""))
     if split not in counts:
         return None
@@ -124,6 +135,18 @@ def known_overlap(first: Mapping[str, Any], second: Mapping[str, Any]) -> int:
         return 0
     city = cities.pop()
     return sum(_CITIES.values()) if city == "all" else _CITIES.get(city, 0)
+
+
+def _weather(split: str, weather: Sequence[str], betas: int) -> Expected | None:
+    total, origins = 0, []
+    for kind in weather:
+        counts, origin = _PUBLISHED.get(kind, ({}, ""))
+        if split not in counts:
+            return None
+        part = betas / _FOG_DENSITIES if kind == "foggy" and betas else 1
+        total += int(counts[split][0] * part)
+        origins.append(origin)
+    return Expected((total,), "; ".join(origins))
 
 
 def _minicity(facts: Path, split: str) -> Expected | None:

@@ -38,8 +38,13 @@ def fingerprint(dataset: Dataset, *, labels_only: bool = False) -> str:
         parts = ["prepared", store.fingerprint]
     else:
         return store.fingerprint
-    text = "\0".join([*parts, *dataset.names])
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return digits(*parts, *dataset.names)
+
+
+def digits(*parts: str) -> str:
+    """First 16 hex digits of the SHA-256 of some texts."""
+    text = "\0".join(parts).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _size_and_time(path: str) -> str:

@@ -1,6 +1,7 @@
 """Decodes images and label maps, and says in one sentence what is wrong with a file."""
 
 import io
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from uda_jax.errors import UserError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_START = b"\xff\xd8"
+# Bytes 255 that are data are followed by 0 or a restart marker; others fill gaps.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+_END_OF_IMAGE, _NO_LENGTH = 0xD9, (0x01, 0xD8)
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -77,6 +81,13 @@ def _ids(path: str | Path, data: np.ndarray) -> np.ndarray:
             f"label {path} is stored as {_MODES.get(mode, mode)} instead of ids: "
             "labels must be 8-bit PNG with one channel of class ids, so convert it "
             "first."
+        )
+    # Pillow has read the header, but keeps the depth to itself.
+    if mode == "L" and (depth := int(data[24])) < 8:
+        raise UserError(
+            f"label {path} is {depth}-bit gray, which decoders stretch to 0-255 (id 1 "
+            f"becomes {255 // (2**depth - 1)}), so that its ids are uncertain: save "
+            "the ids themselves as 8-bit PNG with one channel."
         )
     if raw is None:
         raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
@@ -159,9 +170,9 @@ def _read(path: str | Path) -> np.ndarray:
     start = data[:8].tobytes()
     # Decoders return the part of a cut-off file that there is, the rest gray or black.
     if start.startswith(_PNG_START):
-        whole = data[-8:].tobytes() == _PNG_END or _PNG_END in data[-4096:].tobytes()
+        whole = data[-8:].tobytes() == _PNG_END or _has_end_of_png(data)
     elif start.startswith(_JPEG_START):
-        whole = _JPEG_END in data[-4096:].tobytes()
+        whole = _has_end_of_jpeg(data)
     else:
         raise UserError(
             f"file {path} is neither a PNG nor a JPEG image: replace it or remove it "
@@ -170,6 +181,29 @@ def _read(path: str | Path) -> np.ndarray:
     if not whole:
         raise _unreadable(path)
     return data
+
+
+def _has_end_of_png(data: np.ndarray) -> bool:
+    """Whether a PNG file goes as far as its end; other data may lie behind it."""
+    place = len(_PNG_START)
+    while place < data.size and data[place + 4 : place + 12].tobytes() != _PNG_END:
+        place += 12 + int.from_bytes(data[place : place + 4].tobytes(), "big")
+    return place < data.size
+
+
+def _has_end_of_jpeg(data: np.ndarray) -> bool:
+    """Whether a JPEG file goes as far as its own end marker.
+
+    Phones write data behind it, and cameras a thumbnail in front, in a segment, with an
+    end marker of its own; so the markers are followed from the start.
+    """
+    found = _JPEG_MARKER.search(data)
+    while found and found[1][0] != _END_OF_IMAGE:
+        place = found.end()
+        if found[1][0] not in _NO_LENGTH:
+            place += int.from_bytes(data[place : place + 2].tobytes(), "big")
+        found = _JPEG_MARKER.search(data, place)
+    return found is not None
 
 
 def _unreadable(path: str | Path) -> UserError:

@@ -25,6 +25,8 @@ from uda_jax.data.listing import Example
 from uda_jax.errors import UserError
 
 _SPLIT = re.compile("^(train|val|test)_")
+# What the readers' labels may be called behind their image's name.
+_LABEL_ENDING = re.compile(r"(_gtFine|_gt)?(_labelIds|_labelTrainIds|_eval)?\.png")
 
 
 def read_lines(path: Path, kind: str, example: str) -> list[tuple[int, str]]:
@@ -79,7 +81,9 @@ def listed(
     chosen: dict[int, int] = {}
     unknown = []
     for number, line in lines:
-        found = _find(line, index, examples)
+        named = _named(line, index)
+        path = PurePath(line.split()[0])
+        found = [i for i in named if _lies_in(examples[i].image, path)]
         if len(found) > 1:
             first, second = (examples[i].image for i in found[:2])
             raise UserError(
@@ -88,7 +92,7 @@ def listed(
                 "whole file name behind its folder."
             )
         if not found:
-            unknown.append((number, line[:80]))
+            unknown.append((number, line[:80], path, named))
         elif found[0] in chosen:
             raise UserError(
                 f"lines {chosen[found[0]]} and {number} of list file {list_file} name "
@@ -98,11 +102,17 @@ def listed(
             chosen[found[0]] = number
             _check_label(line, number, list_file, examples[found[0]])
     if unknown:
-        number, line = unknown[0]
+        number, line, path, named = unknown[0]
+        fitting = _fitting(path, [examples[i].image for i in named])
+        advice = (
+            f', whose folders are not those of such an image: write "{fitting}"'
+            if fitting
+            else ": correct the list, choose the split that it is for, or unpack the "
+            "missing images"
+        )
         raise UserError(
             f"{len(unknown)} of {len(lines)} lines of list file {list_file} name no "
-            f'image of {where}, the first is line {number}, "{line}": correct the '
-            "list, choose the split that it is for, or unpack the missing images."
+            f'image of {where}, the first is line {number}, "{line}"{advice}.'
         )
     return [examples[i] for i in chosen]
 
@@ -113,17 +123,19 @@ def _keys(example: Example) -> set[str]:
     return {_reduce(short), _reduce(example.image.name)}
 
 
-def _find(
-    line: str, index: Mapping[str, list[int]], examples: Sequence[Example]
-) -> list[int]:
-    """The examples that a line can mean."""
+def _named(line: str, index: Mapping[str, list[int]]) -> list[int]:
+    """The examples that have the name in a line, in any folder."""
     words = line.split()
     if len(words) > 2:
         return []
-    path = PurePath(words[0])
-    key = _reduce(path.name)
-    found = index.get(key) or index.get(_SPLIT.sub("", key), [])
-    return [i for i in found if _lies_in(examples[i].image, path)]
+    key = _reduce(PurePath(words[0]).name)
+    return index.get(key) or index.get(_SPLIT.sub("", key), [])
+
+
+def _fitting(path: PurePath, images: Sequence[Path]) -> PurePath | None:
+    """The longest end of `path` that is the end of one of the images."""
+    tails = (PurePath(*path.parts[i:]) for i in range(len(path.parts)))
+    return next((t for t in tails if any(_lies_in(i, t) for i in images)), None)
 
 
 def _lies_in(path: Path, tail: PurePath) -> bool:
@@ -137,7 +149,12 @@ def _check_label(line: str, number: int, list_file: str, example: Example) -> No
     if len(words) == 1:
         return
     label = PurePath(words[1])
-    if label.name.startswith(example.label.name) and _lies_in(example.label, label):
+    stem = example.label.name
+    if (
+        label.name.startswith(stem)
+        and _LABEL_ENDING.fullmatch(label.name, len(stem))
+        and _lies_in(example.label, label)
+    ):
         return
     raise UserError(
         f"line {number} of list file {list_file} gives the label {label}, but this "

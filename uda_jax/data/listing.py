@@ -10,6 +10,9 @@ from uda_jax.data.images import IMAGE_SUFFIXES
 from uda_jax.errors import UserError
 from uda_jax.labels import LabelSpace
 
+# Images that would be left out without a word.
+_OTHER_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".heic")
+
 
 class Example(NamedTuple):
     """One image of a dataset.
@@ -115,9 +118,10 @@ def images_in(folder: Path, ending: str = "", *, recursive: bool = False) -> lis
 
     Raises:
       UserError: a folder does not exist or cannot be read, or a link makes it appear
-        twice.
+        twice; or, without `ending`, there are images of other formats.
     """
     found: list[Path] = []
+    others: list[Path] = []
     searched: dict[str, str] = {}
     endings = ending or IMAGE_SUFFIXES
     walk = os.walk(existing_folder(folder), onerror=_unreadable, followlinks=True)
@@ -129,12 +133,23 @@ def images_in(folder: Path, ending: str = "", *, recursive: bool = False) -> lis
                 "images would be read twice: remove the link."
             )
         folders[:] = [f for f in folders if recursive and not f.startswith(".")]
+        shown = [file for file in files if not file.startswith(".")]
         found += [
             Path(parent, file)
-            for file in files
-            if not file.startswith(".")
-            and (file if ending else file.lower()).endswith(endings)
+            for file in shown
+            if (file if ending else file.lower()).endswith(endings)
         ]
+        if not ending:
+            others += [
+                Path(parent, file)
+                for file in shown
+                if file.lower().endswith(_OTHER_SUFFIXES)
+            ]
+    if others:
+        raise UserError(
+            f"image {min(others)}, the first of {len(others)} such, is neither PNG nor "
+            "JPEG: convert them or move them elsewhere."
+        )
     return sorted(found, key=lambda path: path.parts)  # 3 times as fast as without
 
 
@@ -167,6 +182,10 @@ def choose_folder(parent: Path, kind: str, name: str) -> Path:
 
 def check_some_of(kind: str, names: Sequence[str], allowed: Collection[str]) -> None:
     """Raises UserError where `names` are not distinct members of `allowed`."""
+    if isinstance(names, str):  # whose letters would be taken for names
+        raise UserError(
+            f'{kind} "{names}" is one string, but a tuple is needed: give ("{names}",).'
+        )
     for name in names:
         check_one_of(kind, name, allowed)
     if len(set(names)) != len(names):

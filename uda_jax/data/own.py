@@ -38,13 +38,15 @@ def folder(
       images: folder of images below `root`; "." for `root` itself.
       labels_dir: folder of labels below `root`.
       image_suffix: how image names end, such as "_rgb.png"; "" for every PNG and JPEG.
-      label_suffix: what replaces that in the label's name.
+      label_suffix: what replaces that in the label's name; its format may also be in
+        capitals (.PNG).
       coding: "train_ids" when the labels hold train ids, "label_ids" when they hold the
         raw ids of the label space's dataset.
       labels: whether to read labels.
 
     Raises:
-      UserError: a folder or a label is missing, or there are no images.
+      UserError: a folder or a label is missing, there are no images, or, without
+        `image_suffix`, some are neither PNG nor JPEG.
     """
     root = Path(root)
     top = existing_folder(root / images)
@@ -58,6 +60,7 @@ def folder(
         label_paths.append(root / labels_dir / f"{name}{label_suffix}")
     if labels:
         existing_folder(root / labels_dir)
+        label_paths = [_or_in_capitals(path) for path in label_paths]
     return make_dataset(
         label_space,
         coding,
@@ -66,6 +69,12 @@ def folder(
         paths,
         label_paths if labels else None,
     )
+
+
+def _or_in_capitals(path: Path) -> Path:
+    """`path`, or <stem>.PNG where that exists instead, as for images."""
+    capitals = path.with_suffix(path.suffix.upper())
+    return capitals if capitals.is_file() and not path.is_file() else path
 
 
 def manifest(

@@ -6,17 +6,20 @@ many hosts share a batch.  So the step is the only data position that a checkpoi
 needs.
 """
 
+import concurrent.futures
 import dataclasses
+import itertools
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
-import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import cloudpickle
 import grain
 import numpy as np
-from absl import flags
 
 from uda_jax.data.dataset import Dataset
 from uda_jax.data.geometry import split_fixed
@@ -42,19 +45,12 @@ class TrainIterator(Iterator[tuple[Batch, Names]]):
     ):
         # Batches made ahead, by each worker; grain wants 0 where there is no thread.
         read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-        stream = steps[start_step:].to_iter_dataset(read)
+        steps = steps[start_step:]
         if workers:
-            if not flags.FLAGS.is_parsed():
-                # grain reads flags of its own; in a notebook nobody has parsed any.
-                flags.FLAGS.mark_as_parsed()
-            # Through pipes: a container's shared memory, 64 MB where nobody asked for
-            # more, does not hold the batches under way, and is no faster.
-            stream = grain.experimental.WithOptionsIterDataset(
-                stream, grain.experimental.DatasetOptions(min_shm_size=2**62)
-            )
-            options = grain.MultiprocessingOptions(num_workers=workers)
-            stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
-        self._iterator = iter(stream)
+            shares = [steps[i::workers].to_iter_dataset(read) for i in range(workers)]
+            self._iterator = _Workers(shares)
+        else:
+            self._iterator = iter(steps.to_iter_dataset(read))
 
     def __next__(self) -> tuple[Batch, Names]:
         batch, names = {}, {}
@@ -74,6 +70,84 @@ class TrainIterator(Iterator[tuple[Batch, Names]]):
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+class _Workers(Iterator[dict[str, Any]]):
+    """Takes one element from each worker process in turn.
+
+    Instead of grain's mp_prefetch, whose queue holds more than a pipe does when a batch
+    is above 64 kB: a worker asked to stop waits for somebody to read the rest until
+    grain kills it after 25 s, and one killed half-way leaves the reader waiting for
+    ever.  grain's other way, shared memory, needs more than the 64 MB of a container.
+    """
+
+    def __init__(self, shares: Sequence[grain.IterDataset]):
+        context = multiprocessing.get_context("spawn")  # jax has threads, so no fork
+        self._workers = []
+        for share in shares:
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_work, args=(cloudpickle.dumps(share), writer), daemon=True
+            )
+            process.start()
+            writer.close()  # the worker's end is the only one, so its death is seen
+            self._workers.append((process, reader))
+        # Reads one element ahead.
+        self._elements = self._receive()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._ahead = self._thread.submit(next, self._elements)
+
+    def _receive(self) -> Iterator[dict[str, Any]]:
+        for process, reader in itertools.cycle(self._workers):
+            try:
+                element = reader.recv()
+            except (EOFError, OSError):
+                raise _died(process) from None
+            if isinstance(element, Exception):
+                raise element
+            yield element
+
+    def __next__(self) -> dict[str, Any]:
+        element = self._ahead.result()
+        self._ahead = self._thread.submit(next, self._elements)
+        return element
+
+    def close(self) -> None:
+        # Killed, because nobody wants what they have still to send.
+        for process, _ in self._workers:
+            process.kill()
+        self._thread.shutdown()
+        for process, reader in self._workers:
+            process.join()
+            reader.close()
+
+
+def _died(process: multiprocessing.process.BaseProcess) -> UserError:
+    process.join()
+    if process.exitcode < 0:
+        return UserError(
+            f"a worker process was killed by signal {-process.exitcode}, most likely "
+            "because memory ran out: choose fewer workers or threads."
+        )
+    return UserError(
+        f"a worker process ended with exit code {process.exitcode}: mend what it "
+        "printed, or set workers=0."
+    )
+
+
+def _work(share: bytes, writer: multiprocessing.connection.Connection) -> None:
+    """What a worker process does."""
+    # Ctrl-C reaches the whole group; the main process is the one to answer it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for element in cloudpickle.loads(share):
+            writer.send(element)
+    except BrokenPipeError:
+        pass  # the main process was killed
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # a traceback itself cannot be sent
+        writer.send(error)
+    os._exit(0)  # not waiting for the threads that make the next elements
 
 
 def train_iterator(
@@ -119,8 +193,8 @@ def train_iterator(
 
     Raises:
       UserError: a number is out of range, the source has no labels or the target has;
-        while iterating, what decoding raises, and examples of one batch that differ in
-        size.
+        while iterating, what decoding raises, examples of one batch that differ in
+        size, and a worker that was killed.
     """
     if batch_size < 1 or batch_size % num_hosts:
         raise UserError(
@@ -185,16 +259,3 @@ def _stack(examples: tuple[dict[str, Any], ...]) -> dict[str, np.ndarray]:
 
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _start_worker(index: int, count: int) -> None:
-    del index, count
-    # Ctrl-C reaches the whole group; the main process is the one to answer it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for it forever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)

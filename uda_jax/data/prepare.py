@@ -18,11 +18,13 @@ A command that was stopped, by whatever, goes on where it was when it is repeate
 
 import argparse
 import dataclasses
+import errno
 import io
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +33,12 @@ from ml_collections import ConfigDict
 from uda_jax import benchmarks, program
 from uda_jax.config_files import load_config
 from uda_jax.data.dataset import Dataset, Files, check_one_of
-from uda_jax.data.fingerprint import fingerprint
+from uda_jax.data.fingerprint import digits, fingerprint
 from uda_jax.data.geometry import GEOMETRIES, split_fixed
-from uda_jax.data.prepared import FORMATS, VERSION, Description, ops_text, prepared
-from uda_jax.data.records import CLASS_COUNTS, count_records, digits
-from uda_jax.data.staging import Progress, alone, encode_all, staged
+from uda_jax.data.prepared import FORMATS, VERSION, Description, check_set, ops_text
+from uda_jax.data.records import CLASS_COUNTS, check_whole, seal
+from uda_jax.data.staging import alone, encode_all, staged
+from uda_jax.data.statistics import Progress
 from uda_jax.errors import UserError
 from uda_jax.factories import build
 from uda_jax.files import write_atomically
@@ -73,40 +76,62 @@ def prepare(
       The set's folder; at once where the set is there already.
 
     Raises:
-      UserError: what decoding raises, there is no room, files change meanwhile, or
-        another process prepares the same.
+      UserError: what decoding raises, `folder` cannot be written, files change
+        meanwhile, another process prepares the same, a name is no UTF-8, or the set
+        that is there is not whole.
     """
     check_one_of("format", format, FORMATS)
+    _check_names(dataset.names)
     description = describe(dataset, fixed_ops, format)
     title = _title(description, fixed_ops)
     place = Path(folder) / name / title / VERSION
     staging = Path(folder) / ".staging" / title
-    if place.exists():
-        # Also says what is wrong with a set that somebody has damaged.
-        prepared(place, label_space=dataset.label_space, labels=dataset.has_labels)
-        shutil.rmtree(staging, ignore_errors=True)
-        return place
     try:
-        staging.mkdir(parents=True, exist_ok=True)
-        with alone(staging):
-            encode_all(dataset, fixed_ops, format, staging, threads, progress)
-            made = _assemble(description, name, title, staging)
-            if fingerprint(dataset) != description.fingerprint:
-                shutil.rmtree(staging)
-                raise UserError(
-                    f"files changed while {place} was being prepared from them: let "
-                    "them rest and prepare the data again."
-                )
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(made, place)
-            shutil.rmtree(staging)
+        if not place.exists():
+            staging.parent.mkdir(parents=True, exist_ok=True)
+            with alone(staging):
+                # Looked at again: another process may just have finished it.
+                if not place.exists():
+                    staging.mkdir(exist_ok=True)
+                    encode_all(dataset, fixed_ops, format, staging, threads, progress)
+                    made = _assemble(description, name, title, staging)
+                    if fingerprint(dataset) != description.fingerprint:
+                        shutil.rmtree(staging)
+                        raise UserError(
+                            f"files changed while {place} was being prepared from "
+                            "them: let them rest and prepare the data again."
+                        )
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(made, place)
     except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror or error}): make room there "
-            "or choose another folder; what is done stays, and the same command goes "
-            "on with it."
-        ) from error
+        raise _not_written(folder, staging, error) from error
+    check_set(place)
+    shutil.rmtree(staging, ignore_errors=True)
     return place
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the name {name!a} of an example is not UTF-8, which prepared data "
+                "must have: rename its files."
+            ) from error
+
+
+def _not_written(folder: str | Path, staging: Path, error: OSError) -> UserError:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        advice = "choose a folder that can be written"
+    elif any(staging.glob("[0-9]*")):
+        advice = (
+            "make room there and repeat the command, which goes on with what is done"
+        )
+    else:
+        advice = "make room there or choose another folder"
+    reason = error.strerror or error
+    return UserError(f"{folder} cannot be written ({reason}): {advice}.")
 
 
 def describe(dataset: Dataset, fixed_ops: Sequence, format: str) -> Description:
@@ -136,7 +161,8 @@ def _title(description: Description, fixed_ops: Sequence) -> str:
     texts = [
         "x".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values
     ] or ["original-size"]
-    key = digits(description.fingerprint, description.ops, description.format, VERSION)
+    # All of it, so that renamed classes or other weights make another set.
+    key = digits(json.dumps(description.to_json(), sort_keys=True), VERSION)
     parts = [re.sub(r"[^\w.-]+", "_", text) for text in texts]
     return "-".join([*parts, description.format, key])
 
@@ -164,8 +190,8 @@ def _assemble(description: Description, name: str, title: str, staging: Path) ->
         stream = io.BytesIO()
         np.savez_compressed(stream, raw_counts=np.stack(counts).astype(np.int64))
         write_atomically(made / CLASS_COUNTS, stream.getvalue())
-    if count_records(made) != count:
-        raise OSError("the records are not all there")
+    seal(made)
+    check_whole(made, count)
     return made
 
 

@@ -8,21 +8,21 @@ set is a folder of tensorflow-datasets:
         metadata.json       what it holds and what it was made from: `Description`
         class_counts.npz    pixels of each raw id in each label before the resizing
         <data set>-train.array_record-*, dataset_info.json, features.json
+        files.json          sizes and digests of all these, written last: a set whose
+                            files are not those is not read
 
 Labels are stored as raw ids, so that one set serves every label space.
 """
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from uda_jax.data.dataset import Dataset, check_one_of
-from uda_jax.data.fingerprint import fingerprint
-from uda_jax.data.records import Records, count_records, digits, open_split, set_name
+from uda_jax.data.fingerprint import digits, fingerprint
+from uda_jax.data.records import Records, check_whole, open_split, set_name
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.labels import Coding, LabelSpace, get_coding, get_label_space, id_table
@@ -34,6 +34,7 @@ FORMATS = ("png", "jpeg")
 VERSION = "1.0.0"
 
 _METADATA = "metadata.json"  # tensorflow-datasets' name
+_FITS = 5  # above all ranks of `_misfit`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,12 @@ def prepared(
       UserError: this is no whole prepared set, it holds no labels, or the label space
         does not go with them.
     """
-    found = _describe(Path(root))
+    if not (Path(root) / _METADATA).exists():
+        raise UserError(
+            f"{root} holds no {_METADATA}: give the folder of a whole prepared set, "
+            "which python -m uda_jax.data.prepare names at its end."
+        )
+    found = check_set(Path(root))
     if labels and not found.has_labels:
         raise UserError(
             f"{root} was prepared without labels, as a target is: prepare the data "
@@ -105,14 +111,19 @@ def prepared(
 
 
 def find_prepared(
-    dataset: Dataset, fixed_ops: Sequence, folder: str | Path, *, only: str = ""
+    dataset: Dataset,
+    fixed_ops: Sequence,
+    folder: str | Path,
+    *,
+    only: str = "",
+    reader: str = "",
 ) -> tuple[Dataset | None, str]:
     """The same dataset, read from the set that was prepared from it, if there is one.
 
     A set fits when it holds the examples of `dataset` in their order, was made with
-    `fixed_ops`, and no file has changed since (`uda_jax.data.fingerprint`).  Of two
-    that fit, PNG, which is exact, comes before JPEG.  A dataset without labels may be
-    read from a set with labels and still hands none out.
+    `fixed_ops`, is whole, and no file has changed since (`uda_jax.data.fingerprint`).
+    Of two that fit, PNG, which is exact, comes before JPEG.  A dataset without labels
+    may be read from a set with labels and still hands none out.
 
     Args:
       dataset: of original files.
@@ -120,35 +131,38 @@ def find_prepared(
         behind it.
       folder: that sets are prepared in; it need not exist.
       only: the `Records.name` of the one set to take; "" for the best.
+      reader: of the dataset: sets of other readers are not looked at; "" for any.
 
     Returns:
-      (the dataset, ""), or (None, a sentence that says why a set of these examples does
-      not fit), or (None, "") where there is none.
+      (the dataset, ""), or (None, a sentence that says why the set that is closest to
+      fitting does not), or (None, "") where there is none of such examples.
 
     Raises:
       UserError: a file of the dataset is missing.
     """
-    wanted, fitting, reason = ops_text(fixed_ops), {}, ""
-    for place in sorted(
-        path.parent for path in Path(folder).glob(f"*/*/{VERSION}/{_METADATA}")
-    ):
+    wanted, fitting, misfits = ops_text(fixed_ops), {}, []
+    for place in sorted(Path(folder).glob(f"{reader or '*'}/*/{VERSION}")):
+        if only not in ("", set_name(place)):
+            continue
         try:
             found = _describe(place)
         except UserError as error:
-            reason = str(error)
+            misfits.append((0, str(error)))
             continue
-        if found.names != dataset.names or only not in ("", set_name(place)):
+        if set(found.names).isdisjoint(dataset.names):
+            continue  # other data
+        if misfit := _misfit(place, found, dataset, wanted):
+            rank, what = misfit
+            what += ": prepare the data again to read it faster."
+            misfits.append((rank, what))
             continue
-        if found.ops != wanted:
-            misfit = f"{place} was made with {found.ops} instead of {wanted}"
-        elif dataset.has_labels and not found.has_labels:
-            misfit = f"{place} was prepared without labels"
-        elif fingerprint(dataset) != _origin(found, dataset.has_labels):
-            misfit = f"the original files have changed since {place} was prepared"
-        else:
-            fitting[found.format] = (place, found)
+        try:
+            # Last, so that nothing is said of damaged sets of other data.
+            check_whole(place, len(found.names))
+        except UserError as error:
+            misfits.append((_FITS, str(error)))
             continue
-        reason = f"{misfit}: prepare the data again to read it faster."
+        fitting[found.format] = (place, found)
     for format in FORMATS:
         if format in fitting:
             place, found = fitting[format]
@@ -158,123 +172,61 @@ def find_prepared(
                 sizes_may_differ=found.sizes_may_differ,
             )
             return same, ""
-    return None, reason
+    return None, max(misfits, default=(0, ""))[1]
 
 
-def tfds_cityscapes(
-    root: str | Path,
-    *,
-    label_space: str | LabelSpace,
-    split: str = "train",
-    labels: bool = True,
-) -> Dataset:
-    """Cityscapes as tensorflow-datasets' own builder prepared it.
+def _misfit(
+    place: Path, found: Description, dataset: Dataset, ops: str
+) -> tuple[int, str] | None:
+    """(How close a set comes to fitting, why it does not); None where it does."""
+    if found.names != dataset.names:
+        before, now = len(found.names), len(dataset.names)
+        if before == now:
+            return 1, f"{place} holds other examples, or the same in another order"
+        return 1, f"{place} holds {before:,} examples, the data set now has {now:,}"
+    if found.ops != ops:
+        return 2, f"{place} was made with {found.ops} instead of {ops}"
+    if dataset.has_labels and not found.has_labels:
+        return 3, f"{place} was prepared without labels"
+    if fingerprint(dataset) != _origin(found, dataset.has_labels):
+        return 4, f"the original files have changed since {place} was prepared"
+    return None
 
-    That builder is `cityscapes` with the configuration "semantic_segmentation", whose
-    labels are the 34 raw ids; it needs tensorflow to write, and must be told
-    file_format="array_record".  Images are named by its image_id.  To learn them all
-    records are read once; they are kept in <root>/image_ids_<split>.json where that can
-    be written.
 
-    Args:
-      root: folder with dataset_info.json, such as .../semantic_segmentation/1.0.0.
-      label_space: one that shares classes with Cityscapes.
-      split: "train", "validation" or "test".
-      labels: whether to read labels.
+def check_set(place: Path) -> Description:
+    """What the set in a folder holds, which is all there.
 
     Raises:
-      UserError: the folder is no such data set, is damaged, or has no such split.
+      UserError: it is not.
     """
-    import tensorflow_datasets as tfds
-
-    root, keys = Path(root), ("image_left", "segmentation_label")
-    try:
-        info = tfds.builder_from_directory(root).info
-        missing = {*keys, "image_id"} - set(info.features)
-        lengths = {name: part.num_examples for name, part in info.splits.items()}
-    except Exception as error:  # tensorflow-datasets raises a dozen kinds
-        raise UserError(
-            f"{root} is no folder of tensorflow-datasets: give the one that holds "
-            "dataset_info.json, such as cityscapes/semantic_segmentation/1.0.0."
-        ) from error
-    if missing:
-        raise UserError(
-            f'{root} has no feature "{min(missing)}": give the configuration '
-            "semantic_segmentation of tensorflow-datasets' cityscapes."
-        )
-    if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        raise UserError(
-            f"{root} is stored as {info.file_format.value}, where examples cannot be "
-            'read in any order: prepare it with file_format="array_record".'
-        )
-    check_one_of(f"split of {root}", split, lengths)
-    names = _image_ids(root, split, lengths[split])
-    space = get_label_space(label_space)
-    coding = get_coding("cityscapes", space) if labels else {}
-    if labels:
-        id_table(space, coding)
-    own = digits((root / "dataset_info.json").read_text("utf-8"), split, *names)
-    store = Records(str(root), split, keys, tuple(range(len(names))), labels, own)
-    return Dataset(label_space=space, names=names, store=store, coding=coding)
+    found = _describe(place)
+    check_whole(place, len(found.names))
+    return found
 
 
 def _describe(place: Path) -> Description:
-    """What the set in a folder holds; the set is whole.
-
-    Raises:
-      UserError: it is not, or there is none.
-    """
     path = place / _METADATA
     try:
         values = json.loads(path.read_text("utf-8"))
         values["coding"] = {int(raw): name for raw, name in values["coding"].items()}
         values |= {key: tuple(values[key]) for key in ("names", "weights")}
-        found = Description(**values)
+        return Description(**values)
     except FileNotFoundError as error:
         raise UserError(
-            f"{path} does not exist: give the folder of a whole prepared set, which "
-            "python -m uda_jax.data.prepare names at its end."
+            f"{path} is missing: delete {place} and prepare the data again."
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read or is of another version: delete {place} and "
             "prepare the data again."
         ) from error
-    if (count := count_records(place)) != len(found.names):
-        raise UserError(
-            f"{place} holds {count} of its {len(found.names)} examples: delete it and "
-            "prepare the data again."
-        )
-    return found
 
 
 def _store(place: Path, found: Description, labels: bool) -> Records:
     every = tuple(range(len(found.names)))
-    return Records(str(place), SPLIT, KEYS, every, labels, _origin(found, labels))
+    origin = _origin(found, labels)
+    return Records(str(place), SPLIT, KEYS, every, labels, origin, has_counts=True)
 
 
 def _origin(found: Description, labels: bool) -> str:
     return found.fingerprint if labels else found.images_fingerprint
-
-
-def _image_ids(root: Path, split: str, count: int) -> tuple[str, ...]:
-    """The image_id of every record of tensorflow-datasets' cityscapes, in order."""
-    path = root / f"image_ids_{split}.json"
-    try:
-        names = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        names = []
-    if len(names) == count:
-        return tuple(names)
-    records = open_split(str(root), split)
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            read = pool.map(lambda i: records[i]["image_id"].decode(), range(count))
-            names = list(read)
-    except Exception as error:  # array_record has no errors of its own
-        raise UserError(
-            f"the records of {root} are damaged or gone: prepare that data set again."
-        ) from error
-    with contextlib.suppress(OSError):  # a folder of somebody else's
-        write_atomically(path, json.dumps(names) + "\n")
-    return tuple(names)

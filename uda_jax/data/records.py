@@ -3,15 +3,21 @@
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from uda_jax.data.fingerprint import digits
 from uda_jax.errors import UserError
+from uda_jax.files import write_atomically
 
 CLASS_COUNTS = "class_counts.npz"
+# Names, sizes and digests of a set's other files.
+_CONTENTS = "files.json"
+_SHARDS = "*.array_record-*"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +34,7 @@ class Records:
       indices: records of the split, in order.
       has_labels: whether labels are handed out.
       fingerprint: of what the set was made from; of a part of it, the part's own.
+      has_counts: whether the folder holds `raw_counts`.
     """
 
     folder: str
@@ -36,6 +43,7 @@ class Records:
     indices: tuple[int, ...]
     has_labels: bool
     fingerprint: str
+    has_counts: bool
 
     @property
     def name(self) -> str:
@@ -47,17 +55,18 @@ class Records:
         """int64 [N, 256] pixels of each raw id at full resolution; None if unknown.
 
         Raises:
-          UserError: the file is damaged.
+          UserError: the file is damaged or gone.
         """
-        path = Path(self.folder) / CLASS_COUNTS
-        if not self.has_labels or not path.exists():
+        if not (self.has_labels and self.has_counts):
             return None
+        path = Path(self.folder) / CLASS_COUNTS
         try:
             with np.load(path) as file:
                 return file["raw_counts"][list(self.indices)]
         except Exception as error:  # zip, zlib and numpy: a dozen kinds
             raise UserError(
-                f"{path} is damaged: delete {self.folder} and prepare the data again."
+                f"{path} is damaged or gone: delete {self.folder} and prepare the data "
+                "again."
             ) from error
 
     def image(self, index: int) -> np.ndarray:
@@ -124,25 +133,67 @@ def open_split(folder: str, split: str) -> Sequence[dict]:
     return builder.as_data_source(split, decoders=images)
 
 
-def count_records(folder: str | Path) -> int:
-    """Records in all ArrayRecord files of a folder, as the files themselves say.
+def seal(folder: Path) -> None:
+    """Writes down which files make the set in `folder`, as the last of them.
+
+    A copy that stopped halfway lacks this file, or a file that it names.
+    """
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    shards = {path.name for path in folder.glob(_SHARDS)}
+    # Gigabytes; array_record has checksums of its own.
+    small = {name: _digest(folder / name) for name in sorted(sizes.keys() - shards)}
+    contents = {"sizes": dict(sorted(sizes.items())), "sha256": small}
+    write_atomically(folder / _CONTENTS, json.dumps(contents, indent=1) + "\n")
+
+
+def check_whole(folder: Path, count: int) -> None:
+    """Compares a set of `count` examples with what `seal` wrote down.
 
     Raises:
-      UserError: a file is cut off or unreadable.
+      UserError: a file is missing or another one.
     """
+    try:
+        contents = json.loads((folder / _CONTENTS).read_text("utf-8"))
+        sizes, digests = contents["sizes"].items(), contents["sha256"].items()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _not_whole(folder, f"{_CONTENTS} is missing or damaged") from error
+    for name, size in sizes:
+        try:
+            there = (folder / name).stat().st_size
+        except OSError as error:
+            raise _not_whole(folder, f"{name} is missing") from error
+        if there != size:
+            what = f"{name} has {there} bytes instead of {size}"
+            raise _not_whole(folder, what)
+    for name, digest in digests:
+        try:
+            damaged = _digest(folder / name) != digest
+        except OSError as error:
+            raise _not_whole(folder, f"{name} cannot be read") from error
+        if damaged:
+            raise _not_whole(folder, f"{name} is damaged")
+    # Not by a pattern in the folder: copying programs leave files of like names.
+    shards = [name for name, _ in sizes if Path(name).match(_SHARDS)]
+    if (records := _count_records(folder, shards)) != count:
+        raise _not_whole(folder, f"it holds {records:,} of its {count:,} examples")
+
+
+def _not_whole(folder: Path, what: str) -> UserError:
+    return UserError(
+        f"{folder} is not whole ({what}): delete it and prepare the data again."
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _count_records(folder: Path, shards: Sequence[str]) -> int:
+    """Records in some ArrayRecord files, as the files themselves say."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    files = sorted(map(str, Path(folder).glob("*.array_record-*")))
+    files = sorted(str(folder / name) for name in shards)
     try:
         return len(ArrayRecordDataSource(files)) if files else 0
     except Exception as error:  # array_record has no errors of its own
-        raise UserError(
-            f"the records in {folder} are damaged or cut off: delete that folder and "
-            "prepare the data again."
-        ) from error
-
-
-def digits(*parts: str) -> str:
-    """First 16 hex digits of the SHA-256 of some texts."""
-    text = "\0".join(parts).encode("utf-8", "surrogateescape")
-    return hashlib.sha256(text).hexdigest()[:16]
+        raise _not_whole(folder, "its records are damaged") from error

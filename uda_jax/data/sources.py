@@ -14,8 +14,9 @@ from uda_jax.data.cities import camvid, crosscity, parking
 from uda_jax.data.cityscapes import cityscapes, cityscapes_weather
 from uda_jax.data.dataset import Dataset
 from uda_jax.data.own import folder, manifest
-from uda_jax.data.prepared import prepared, tfds_cityscapes
+from uda_jax.data.prepared import prepared
 from uda_jax.data.synthetic import gta5, synthia
+from uda_jax.data.tfds_cityscapes import tfds_cityscapes
 
 SOURCES: dict[str, Callable[..., Dataset]] = {
     "cityscapes": cityscapes,

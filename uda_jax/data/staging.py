@@ -7,7 +7,7 @@ only those that are missing.
 import contextlib
 import fcntl
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,10 +17,9 @@ import numpy as np
 from uda_jax.data.dataset import Dataset
 from uda_jax.data.images import id_histogram
 from uda_jax.data.ops import apply
+from uda_jax.data.statistics import Progress
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
-
-Progress = Callable[[int, int], None]
 
 # Decoding costs what undoing the filter costs: with the filter "up" 8 ms for 512 x
 # 1024, with those that libpng chooses by itself 14 ms; a label 0.5 ms without any.
@@ -41,8 +40,12 @@ _SUFFIXES = {"png": ".png", "jpeg": ".jpg", "label": ".label.png", "counts": ".n
 
 @contextlib.contextmanager
 def alone(staging: Path) -> Iterator[None]:
-    """Keeps a second process out, until this one ends in whatever way."""
-    with open(staging / "lock", "w") as lock:
+    """Keeps a second process out, until this one ends in whatever way.
+
+    The file that is locked stays behind, beside `staging`: a process that opened it
+    before it was removed would lock what no other sees.
+    """
+    with open(staging.with_name(f"{staging.name}.lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -71,7 +74,7 @@ def encode_all(
 
     Raises:
       UserError: what decoding raises.
-      OSError: there is no room.
+      OSError: `staging` cannot be written.
     """
 
     def encode(index: int) -> None:

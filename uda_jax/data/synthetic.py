@@ -16,8 +16,8 @@ _SYNTHIA_LABELS = {
     "label_ids": LabelKind(".png", "synthia", "synthia"),
     "train_ids": _CONVERTED,
 }
-# As in MaxSquare: images 9000 to 9399 of the 9,400.
-_SYNTHIA_VALIDATION = 400
+# MaxSquare's lists: images 0 to 8999 are for training, 9000 to 9399 for validation.
+_SYNTHIA_VALIDATION = 9000
 
 
 def gta5(
@@ -92,30 +92,24 @@ def synthia(
       root: folder that contains RGB and GT.
       label_space: one that shares classes with SYNTHIA; of the 19 classes of
         Cityscapes its images show 16.
-      split: "all" (9,400 images: ADVENT, DAFormer), "train" (all but the last 400, as
-        in MaxSquare) or "val" (the last 400), in the order of the file names.
+      split: "all" (9,400 images: ADVENT, DAFormer), or "train" (0 to 8999) and "val"
+        (9000 to 9399), by the numbers in the files' names, as in MaxSquare's lists.
       label_files: "label_ids" reads the published labels; "train_ids"
         GT/LABELS/<number>_labelTrainIds.png.
       list_file: chooses and orders the images, see `uda_jax.data.list_files`.
       labels: whether to read labels.
 
     Raises:
-      UserError: a folder or a label is missing, there are no images or too few for the
-        split, or the list names one that is not there.
+      UserError: a folder or a label is missing, there are no images or none of the
+        split, a split is asked of names that are no numbers, or the list names an image
+        that is not there.
     """
     root = Path(root)
     check_one_of("split", split, ("all", "train", "val"))
     where = root / "RGB"
     examples: Sequence[Example] = _flat(images_in(where), root / "GT/LABELS")
-    if split != "all" and len(examples) <= _SYNTHIA_VALIDATION:
-        raise UserError(
-            f"{where} has {len(examples)} images, but the last {_SYNTHIA_VALIDATION} "
-            'alone are the split "val": unpack all 9,400 or choose split="all".'
-        )
-    if split == "train":
-        examples = examples[:-_SYNTHIA_VALIDATION]
-    elif split == "val":
-        examples = examples[-_SYNTHIA_VALIDATION:]
+    if split != "all":
+        examples = _numbered(examples, split, where)
     return open_examples(
         listed(examples, list_file, where),
         where,
@@ -128,6 +122,26 @@ def synthia(
 
 def _flat(images: Sequence[Path], label_folder: Path) -> list[Example]:
     return [Example(path.stem, path, label_folder / path.stem) for path in images]
+
+
+def _numbered(examples: Sequence[Example], split: str, where: Path) -> list[Example]:
+    """The examples of one of SYNTHIA's splits."""
+    other = [e.image.name for e in examples if not e.name.isdecimal()]
+    if other:
+        raise UserError(
+            f'split "{split}" of SYNTHIA goes by the numbers of its images, but '
+            f"{where} has {other[0]}: restore the published names or choose "
+            'split="all".'
+        )
+    validation = split == "val"
+    chosen = [e for e in examples if (int(e.name) >= _SYNTHIA_VALIDATION) == validation]
+    if examples and not chosen:
+        raise UserError(
+            f"none of the {len(examples)} images in {where} has a number "
+            f"{'from' if validation else 'below'} {_SYNTHIA_VALIDATION}, as those of "
+            f'split "{split}" have: unpack all 9,400 or choose split="all".'
+        )
+    return chosen
 
 
 def _in_split(

@@ -32,7 +32,7 @@ def source_only(
       forward: a Model's forward.
       num_classes: C.
       class_weights: "none", "small", "middle", "large" or C numbers.
-      source_loss: "regular" or "ohem"; see `supervised_loss`.
+      source_loss: "regular", "valid" or "ohem"; see `supervised_loss`.
       heads: "deep": main and auxiliary heads; "last": the main head.
       view: colour augmentation of the source: "none", "tufl" or "maxsquare"; see
         `augment.SOURCE_VIEWS`.

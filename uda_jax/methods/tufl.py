@@ -113,7 +113,7 @@ def tufl(
         by the main head.
       class_weights: "middle", "small", "large" (13, 16, 19 classes), "none", C numbers;
         in both terms.
-      source_loss: "regular" or "ohem"; see `supervised_loss`.
+      source_loss: "regular", "valid" or "ohem"; see `supervised_loss`.
       heads: "deep": main and auxiliary heads; "last": the main head, in both terms.
       statistics: what a BatchNorm that is not frozen normalises by.  "joint": the mean
         over all views of both domains, as the original's one forward pass does;
