@@ -41,14 +41,13 @@ FULL, REDUCED = (1024, 2048), (512, 1024)
 BATCH = 2
 
 
-def write_originals(root: Path, images: str, count: int) -> float:
-    """Writes `count` images and labels; returns the images' mean size in MB."""
+def write_originals(root: Path, images: str, count: int) -> None:
+    """Writes `count` images and labels."""
     scenes = [minicity.draw("source", 0, index) for index in range(min(count, 8))]
     photos = [image for image, _ in scenes]
     if images:
         photos = [read_photo(path) for path in find_photos(images)[:count]]
     rng = np.random.default_rng(0)
-    sizes = []
     for number in range(count):
         photo = cv2.resize(
             photos[number % len(photos)], FULL[::-1], interpolation=cv2.INTER_CUBIC
@@ -64,8 +63,6 @@ def write_originals(root: Path, images: str, count: int) -> float:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not cv2.imwrite(str(path), pixels):
                 raise UserError(f"{path} cannot be written: make room for it.")
-        sizes.append(image_path.stat().st_size)
-    return statistics.mean(sizes) / 1e6
 
 
 def parts(dataset: Dataset, rounds: int) -> dict[str, float]:
@@ -138,22 +135,29 @@ def _resident_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _megabytes(folder: Path) -> float:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files) / 1e6
+
+
 def table(rows: list[dict]) -> str:
     """Markdown."""
     lines = [
-        "| data | threads | images per second | CPU per image | originals' CPU / its |",
-        "|---|---|---|---|---|",
+        "| data | threads | images per second | CPU per image | originals' CPU / its "
+        "| MB per example |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['data']} | {row['threads']} | {row['images_per_second']:.0f} "
             f"| {row['cpu_ms']:.1f} ms | {row['ratio']:.1f} "
-            f"({row['ratio_min']:.1f} to {row['ratio_max']:.1f}) |"
+            f"({row['ratio_min']:.1f} to {row['ratio_max']:.1f}) "
+            f"| {row['megabytes']:.2f} |"
         )
     return "\n".join(lines)
 
 
-def summarise(times: dict, threads: int) -> list[dict]:
+def summarise(times: dict, threads: int, sizes: dict[str, float]) -> list[dict]:
     """A row for each contestant; ratios of CPU time are of the same round."""
     original = [cpu for _, cpu in times["original PNG"]]
     rows = []
@@ -163,6 +167,7 @@ def summarise(times: dict, threads: int) -> list[dict]:
             {
                 "data": name,
                 "threads": threads,
+                "megabytes": sizes[name],
                 "images_per_second": 1000 / statistics.median(w for w, _ in pairs),
                 "cpu_ms": statistics.median(cpu for _, cpu in pairs),
                 "ratio": statistics.median(ratios),
@@ -183,9 +188,10 @@ def data(arguments: argparse.Namespace) -> None:
     fixed, rest = split_fixed(ops)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        megabytes = write_originals(root / "data", arguments.images, arguments.count)
+        write_originals(root / "data", arguments.images, arguments.count)
         dataset = cityscapes(root / "data", label_space="cityscapes19")
         contestants = {"original PNG": (dataset, ops)}
+        sizes = {"original PNG": _megabytes(root / "data") / arguments.count}
         for format in ("png", "jpeg"):
             prepare(dataset, fixed, root / format, format=format)
             found, reason = find_prepared(dataset, fixed, root / format)
@@ -193,6 +199,7 @@ def data(arguments: argparse.Namespace) -> None:
                 raise UserError(f"the {format} set cannot be read: {reason}")
             name = {"png": "prepared PNG", "jpeg": "prepared JPEG"}[format]
             contestants[name] = (found, rest)
+            sizes[name] = _megabytes(Path(found.store.folder)) / arguments.count
         item = [
             apply(x[1], x[0][0], np.random.default_rng(0)) for x in contestants.values()
         ]
@@ -201,13 +208,13 @@ def data(arguments: argparse.Namespace) -> None:
         rows = []
         for threads in (0, 2):
             times = read_blocks(contestants, threads, arguments.rounds, arguments.steps)
-            rows += summarise(times, threads)
+            rows += summarise(times, threads, sizes)
         one = parts(dataset, 5 * arguments.rounds)
         flat = memory(*contestants["prepared JPEG"], arguments.samples)
     text = "\n\n".join(
         [
-            f"{arguments.count} images of {megabytes:.1f} MB, batch {BATCH}, "
-            f"{arguments.rounds} rounds of {arguments.steps} batches.",
+            f"{arguments.count} examples, batch {BATCH}, {arguments.rounds} rounds of "
+            f"{arguments.steps} batches.",
             table(rows),
             "CPU of one original image: "
             + ", ".join(f"{name} {ms:.1f} ms" for name, ms in one.items())

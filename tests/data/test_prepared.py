@@ -352,7 +352,7 @@ def test_tfds_cityscapes(root, tfds_folder, monkeypatch):
     for i, name in enumerate(dataset.names):
         same(dataset[i], before[before.names.index(name)])
     # Names come from the file that the first call wrote.
-    monkeypatch.setattr("uda_jax.data.prepared.open_split", None)
+    monkeypatch.setattr("uda_jax.data.tfds_cityscapes.open_split", None)
     again = tfds_cityscapes(tfds_folder, **options)
     assert again.names == dataset.names and fingerprint(again) == fingerprint(dataset)
     assert "label" not in tfds_cityscapes(tfds_folder, **options, labels=False)[0]

@@ -8,10 +8,11 @@ Every image and label of the source and the target of a run goes through the par
 geometry that draws nothing (resizing, with the filter of the published program) and is
 stored below --out.  A run of the same config then reads that instead, and says so.
 
-Reading a 1024 x 2048 PNG that was prepared at 512 x 1024 takes a sixth of the CPU time
-as PNG, which gives exactly the originals' batches, and a thirteenth as JPEG of quality
-95, which takes a fifth of the room and moves pixels by about one grey level.  While it
-works the command needs twice the room of what it makes.
+PNG, the default, gives exactly the originals' batches; JPEG of quality 95 moves pixels
+by about one grey level and takes an eighth of the room.  A 1024 x 2048 PNG prepared at
+512 x 1024 costs a seventh of the CPU time as PNG and a tenth as JPEG, everything that
+makes a batch included (docs/performance.md).  While it works the command needs twice
+the room of what it makes.
 
 A command that was stopped, by whatever, goes on where it was when it is repeated.
 """

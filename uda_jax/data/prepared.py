@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uda_jax.data.dataset import Dataset, check_one_of
-from uda_jax.data.fingerprint import digits, fingerprint
-from uda_jax.data.records import Records, check_whole, open_split, set_name
+from uda_jax.data.dataset import Dataset
+from uda_jax.data.fingerprint import fingerprint
+from uda_jax.data.records import Records, check_whole, set_name
 from uda_jax.errors import UserError
-from uda_jax.files import write_atomically
-from uda_jax.labels import Coding, LabelSpace, get_coding, get_label_space, id_table
+from uda_jax.labels import Coding, LabelSpace, get_label_space, id_table
 
 SPLIT, KEYS = "train", ("image", "label")
 # The exact one first.

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,7 +95,7 @@ class Records:
 
     def _decode(self, index: int, which: int) -> np.ndarray:
         try:
-            record = open_split(self.folder, self.split)[self.indices[index]]
+            record = _record(self.folder, self.split, self.indices[index])
             data = np.frombuffer(record[self.keys[which]], np.uint8)
             pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         except Exception as error:  # array_record has no errors of its own
@@ -108,6 +109,19 @@ class Records:
             f"record {self.indices[index]} of {self.folder} is damaged or gone: delete "
             "that folder and prepare the data again."
         )
+
+
+# The record that each thread read last: its image is asked for first, then its label,
+# and undoing the record's compression takes longer than decoding either.
+_last = threading.local()
+
+
+def _record(folder: str, split: str, number: int) -> dict:
+    place = (folder, split, number)
+    if getattr(_last, "place", None) != place:
+        _last.record = open_split(folder, split)[number]
+        _last.place = place
+    return _last.record
 
 
 def set_name(folder: Path) -> str:

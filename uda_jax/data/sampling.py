@@ -262,8 +262,8 @@ class _Fixed(grain.transforms.Map):
 
 def _augmented(stream: grain.MapDataset, ops: Ops) -> grain.MapDataset:
     fixed, rest = split_fixed(tuple(ops))
-    # One map whether there are fixed ops or not: grain's seeds follow from the length of
-    # the chain, and prepared data, which has them behind it, must give the same batches.
+    # One map whether there are fixed ops or not: grain's seeds follow from the chain's
+    # length, and prepared data, which has them behind it, must give the same batches.
     stream = stream.map(_Fixed(fixed))
     for op in rest:
         is_random = isinstance(op, grain.transforms.RandomMap)
