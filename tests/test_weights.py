@@ -21,7 +21,7 @@ from uda_jax.checkpoints import Checkpoints
 from uda_jax.convert_command import main
 from uda_jax.errors import UserError
 from uda_jax.models import create_model
-from uda_jax.runs import load_weights, make_model, open_workdir
+from uda_jax.runs import load_weights, make_model, open_workdir, read_config
 
 TINY = {"form": "tufl", "width": 0.125}
 
@@ -404,3 +404,11 @@ def test_the_config_field_is_part_of_a_run(tmp_path):
     with pytest.raises(UserError, match="init_new_heads: False -> True"):
         open_workdir(tmp_path / "run", config)
     assert make_model(config).backbone == "cp/resnet/"
+
+
+def test_a_run_of_another_version_is_said(tmp_path):
+    config = shrink(base_config("minicity"))
+    del config["classes"]
+    open_workdir(tmp_path / "run", config)
+    with pytest.raises(UserError, match=r"another version .*differs in classes"):
+        read_config(tmp_path / "run")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from uda_jax.benchmarks import evaluated_classes, label_space_of
+from uda_jax.benchmarks import base_config, evaluated_classes, label_space_of
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.data.dataset import check_one_of
 from uda_jax.data.resizing import FILTERS
@@ -170,7 +170,11 @@ def write_provenance(workdir: Path) -> None:
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config of the run in `workdir`."""
+    """The config of the run in `workdir`.
+
+    Raises:
+      UserError: no run is there, or one of another version of this library.
+    """
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise UserError(
@@ -178,9 +182,19 @@ def read_config(workdir: Path) -> ConfigDict:
             "give the --workdir of a training command."
         )
     try:
-        return ConfigDict(json.loads(path.read_text()))
+        values = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not readable JSON ({error}).") from error
+        raise UserError(
+            f"{path} is not readable JSON ({error}): restore it or choose another run."
+        ) from error
+    own = set(base_config("own"))
+    if not isinstance(values, dict) or set(values) != own:
+        missing = sorted(own.symmetric_difference(values))
+        raise UserError(
+            f"{path} was written by another version of this library (it differs in "
+            f"{', '.join(map(str, missing[:4]))}): use that version, or train again."
+        )
+    return ConfigDict(values)
 
 
 def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
