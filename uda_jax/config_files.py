@@ -1,5 +1,6 @@
 """Config files: loading them, and one sentence for what is wrong with them."""
 
+import argparse
 import os
 import re
 from collections.abc import Sequence
@@ -10,6 +11,21 @@ from ml_collections import ConfigDict, config_flags
 from uda_jax.errors import UserError, did_you_mean
 
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def parse_beside_config(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> tuple[argparse.Namespace, list[str]]:
+    """The parser's own arguments, and the --config.x=... behind its --config.
+
+    Raises:
+      UserError: an option is neither.
+    """
+    arguments, rest = parser.parse_known_args(argv)
+    for option in rest:
+        if not (option.startswith("--config.") and arguments.config):
+            raise UserError(f'"{option}" is no option: see --help.')
+    return arguments, rest
 
 
 def load_config(path: str, overrides: Sequence[str]) -> ConfigDict:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uda_jax import benchmarks, program
-from uda_jax.config_files import load_config
+from uda_jax.config_files import load_config, parse_beside_config
 from uda_jax.data.check_overlap import Overlap, shared_examples
 from uda_jax.data.check_page import (
     COLUMNS,
@@ -123,10 +123,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--limit", type=int, default=0, metavar="N",
         help="decode N examples of each data set, evenly spaced")  # fmt: skip
     add("--debug", action="store_true", help="show tracebacks of mistakes")
-    arguments, rest = parser.parse_known_args(argv)
-    for option in rest:
-        if not (option.startswith("--config.") and arguments.config):
-            raise UserError(f'"{option}" is no option: see --help.')
+    arguments, rest = parse_beside_config(parser, argv)
     if arguments.threads < 1:
         raise UserError(f"--threads={arguments.threads} must be 1 or more.")
     if arguments.limit < 0:

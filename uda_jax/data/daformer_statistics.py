@@ -25,7 +25,7 @@ import numpy as np
 
 from uda_jax import program
 from uda_jax.benchmarks import label_space_of, open_dataset
-from uda_jax.config_files import load_config
+from uda_jax.config_files import load_config, parse_beside_config
 from uda_jax.data.dataset import Dataset, Files
 from uda_jax.data.statistics import ClassCounts, class_counts
 from uda_jax.errors import UserError
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", required=True, help="configs/x.py or x.py:variant")
     parser.add_argument("--out", required=True, help="folder for the files")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    arguments, overrides = parser.parse_known_args(argv)
+    arguments, overrides = parse_beside_config(parser, argv)
     config = load_config(arguments.config, overrides)
     dataset = open_dataset(config.source, label_space_of(config))
     with progress("counting classes") as tell:

@@ -32,7 +32,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks, program
-from uda_jax.config_files import load_config
+from uda_jax.config_files import load_config, parse_beside_config
 from uda_jax.data.dataset import Dataset, Files, check_one_of
 from uda_jax.data.fingerprint import digits, fingerprint
 from uda_jax.data.geometry import GEOMETRIES, split_fixed
@@ -247,10 +247,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--threads", type=int, default=os.cpu_count() or 1,
         help="that decode and encode (default: %(default)s)")  # fmt: skip
     add("--debug", action="store_true", help="show tracebacks of mistakes")
-    arguments, rest = parser.parse_known_args(argv)
-    for option in rest:
-        if not (option.startswith("--config.") and arguments.config):
-            raise UserError(f'"{option}" is no option: see --help.')
+    arguments, rest = parse_beside_config(parser, argv)
     if arguments.threads < 1:
         raise UserError(f"--threads={arguments.threads} must be 1 or more.")
     return arguments, rest
