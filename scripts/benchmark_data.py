@@ -181,9 +181,10 @@ def summarise(times: dict, threads: int, sizes: dict[str, float]) -> list[dict]:
 
 def data(arguments: argparse.Namespace) -> None:
     """The command `data`."""
-    for name in ("count", "rounds", "steps", "samples"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} must be 1 or more.")
+    least = {"count": 1, "rounds": 1, "steps": 1, "samples": BATCH}
+    for name, number in least.items():
+        if getattr(arguments, name) < number:
+            raise UserError(f"--{name} must be {number} or more.")
     ops = maxsquare(size=REDUCED)
     fixed, rest = split_fixed(ops)
     with tempfile.TemporaryDirectory() as folder:

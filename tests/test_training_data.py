@@ -90,7 +90,8 @@ def test_a_run_that_goes_on_reads_what_it_read_before(config, tmp_path):
     assert opened(config, run).reads["source"] == "original files"
     second = tmp_path / "second"
     opened(config, second).record(second)
-    assert "-jpeg-" in json.loads((second / "data.json").read_text())["source"]
+    recorded = json.loads((second / "data.json").read_text())
+    assert "-jpeg-" in recorded["source"]["reads"]
     prepare_all(config)  # PNG comes before JPEG, but not in the middle of a run
     assert "-jpeg-" in opened(config, second).reads["source"]
     assert "-png-" in opened(config, tmp_path / "third").reads["source"]
@@ -101,18 +102,21 @@ def test_a_run_that_goes_on_reads_what_it_read_before(config, tmp_path):
     config.data.prepared = ""
     with pytest.raises(UserError, match=r"data\.prepared is empty"):
         opened(config, second)
-    (run / "data.json").write_text('{"source": 3}')
-    with pytest.raises(UserError, match=r"data\.json is damaged"):
+    (run / "data.json").write_text('{"source": {"reads": 3}}')
+    with pytest.raises(UserError, match=r"data\.json, which .* is damaged"):
         opened(config, run)
 
 
-def test_a_run_that_goes_on_says_that_the_originals_changed(config, tmp_path):
-    prepare_all(config)
+@pytest.mark.parametrize("prepares", [True, False])
+def test_a_run_that_goes_on_says_that_the_originals_changed(config, tmp_path, prepares):
+    if prepares:
+        prepare_all(config)
     run = tmp_path / "run"
     opened(config, run).record(run)
     image = next((tmp_path / "city/source").rglob("*_leftImg8bit.png"))
     os.utime(image, (1, 1))
-    with pytest.raises(UserError, match="original files have changed"):
+    message = ("have changed since the run", "original files have changed")
+    with pytest.raises(UserError, match=message[prepares]):
         opened(config, run)
 
 

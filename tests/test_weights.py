@@ -14,12 +14,13 @@ import pytest
 from conftest import shrink
 
 import uda_jax
-from uda_jax import convert, torch_files, weights
+from uda_jax import convert, torch_files, weight_sources, weights
 from uda_jax.augment import normalize
 from uda_jax.benchmarks import base_config
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.convert_command import main
 from uda_jax.errors import UserError
+from uda_jax.labels import LABEL_SPACES, own_label_space
 from uda_jax.models import create_model
 from uda_jax.runs import load_weights, make_model, open_workdir, read_config
 
@@ -167,14 +168,14 @@ def test_the_config_must_say_what_the_file_says(two_branches):
     converted = str(path.with_suffix(".safetensors"))
     # None is the form's: four branches, BGR for the original one.
     same = {**row, "branches": 2, "input_form": "caffe_bgr", "affine": "trained"}
-    space = {"label_space": "crosscity13"}
+    space = {"label_space": LABEL_SPACES["crosscity13"]}
     equal(load_weights(converted, *own, row=same, **space)[:2], own)
     for row_here, space_here, words in (
         (row, "crosscity13", r"branches=2 where config\.model\.branches is 4"),
-        ({**same, "input_form": "imagenet"}, "", "input_form=caffe_bgr where"),
+        ({**same, "input_form": "imagenet"}, None, "input_form=caffe_bgr where"),
         (same, "camvid11", r"crosscity13 where config\.label_space is camvid11"),
     ):
-        given = {"row": row_here, "label_space": space_here}
+        given = {"row": row_here, "label_space": LABEL_SPACES.get(space_here)}
         with pytest.raises(UserError, match=words):
             load_weights(converted, *own, **given)
         if "input_form" in words:
@@ -191,9 +192,24 @@ def test_the_config_must_say_what_the_file_says(two_branches):
 
 def test_a_workdir_of_the_same_network_and_one_of_another(workdir, tufl):
     row = dict(shrink(base_config("minicity")).model)
-    load_weights(str(workdir), *tufl[1:], row=row, label_space="crosscity13")
+    own, other = LABEL_SPACES["crosscity13"], LABEL_SPACES["camvid11"]
+    load_weights(str(workdir), *tufl[1:], row=row, label_space=own)
     with pytest.raises(UserError, match=r"crosscity13 where config\.label_space"):
-        load_weights(str(workdir), *tufl[1:], row=row, label_space="camvid11")
+        load_weights(str(workdir), *tufl[1:], row=row, label_space=other)
+
+
+def test_classes_of_ones_own_are_compared_in_their_order():
+    rows = ((1, "soil", (1, 1, 1)), (2, "crop", (2, 2, 2)))
+    source = weight_sources.Source(
+        "a run", "a run", ("bisenet",), {}, 2, "farm", {}, lambda network: (),
+        settled=True, classes=rows,
+    )  # fmt: skip
+    same = lambda own: weight_sources.check_same(
+        source, {"name": "bisenet"}, own_label_space("farm", own), new_heads=False
+    )
+    same(rows)
+    with pytest.raises(UserError, match="classes soil, crop where the config's are"):
+        same(rows[::-1])
 
 
 def test_a_backbone_sees_what_it_was_trained_on(tmp_path):

@@ -5,6 +5,8 @@ sharded along the mesh axis 'data' and everything else is replicated, so XLA ins
 sums and the result does not depend on how many devices there are (up to rounding).
 """
 
+import hashlib
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -91,6 +93,27 @@ def to_host(tree):
 def is_main() -> bool:
     """Whether this process writes files and speaks to the user."""
     return jax.process_index() == 0
+
+
+def check_equal(name: str, value: str, complaint: str) -> None:
+    """Raises a UserError in every process where `value` is not the same in all.
+
+    Args:
+      name: of what is compared.
+      value: this process's.
+      complaint: what the processes then do, for the sentence.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+    everywhere = np.asarray(multihost_utils.process_allgather(digest))
+    if (everywhere != everywhere[0]).any():
+        raise UserError(
+            f"the processes of this run {complaint} ({name} differs between hosts): "
+            "give all of them the same files, with the same times."
+        )
 
 
 def wait_for_all(name: str) -> None:

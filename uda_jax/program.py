@@ -2,8 +2,11 @@
 
 import ctypes
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from uda_jax.errors import UserError
 
@@ -28,6 +31,19 @@ def run(main: Callable[[], None]) -> None:
             raise
         print("uda_jax: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C: the parent ends them, silently."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may, and only it gets Ctrl-C
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def keep_freed_memory() -> None:

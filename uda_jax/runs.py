@@ -238,7 +238,7 @@ def load_weights(
     *,
     new_heads: bool = False,
     row: Mapping[str, Any] | None = None,
-    label_space: str = "",
+    label_space: LabelSpace | None = None,
 ) -> tuple[PyTree, PyTree, str]:
     """Weights of another run or of a file for a network with these shapes.
 

@@ -285,7 +285,7 @@ def _evaluate_init_from(config: ConfigDict, workdir: Path, on: str, suffix: str)
     model = runs.make_model(config)
     own = jax.eval_shape(model.init, jax.random.key(0))
     params, batch_stats, origin = runs.load_weights(
-        config.init_from, *own, row=config.model, label_space=config.label_space
+        config.init_from, *own, row=config.model, label_space=label_space_of(config)
     )
     images = open_dataset(config[on], label_space_of(config))
     print(f"weights     {origin}")

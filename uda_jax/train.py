@@ -18,6 +18,7 @@ from uda_jax import parallel, runs, summary, writers
 from uda_jax.benchmarks import label_space_of
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.factories import build
+from uda_jax.labels import LabelSpace
 from uda_jax.methods import METHODS
 from uda_jax.methods.method import Method
 from uda_jax.metrics import Report
@@ -48,7 +49,7 @@ def init_state(
     init_from: str = "",
     init_new_heads: bool = False,
     row: ConfigDict | None = None,
-    label_space: str = "",
+    label_space: LabelSpace | None = None,
 ) -> tuple[TrainState, str]:
     """The state before the first step, and one line on where its weights come from."""
     key = jax.random.key(seed)
@@ -141,8 +142,8 @@ def make_train_step(
 def fit(config: ConfigDict, workdir: str | Path) -> Report:
     """Trains what `config` describes in `workdir`, or goes on with it.
 
-    Writes config.json, provenance.json, data.json, metrics.jsonl, tensorboard/,
-    panels/, checkpoints/, report.json and report.html.
+    Writes config.json, provenance.json, data.json, parameters.txt, metrics.jsonl,
+    tensorboard/, panels/, checkpoints/, pictures.png, report.json and report.html.
 
     Returns:
       The evaluation of the final weights.
@@ -175,7 +176,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         dataset[0]
     state, origin = init_state(
         model, method, optimizer, config.seed, config.init_from, config.init_new_heads,
-        config.model, config.label_space,
+        config.model, label_space,
     )  # fmt: skip
     state = parallel.replicate(state, mesh)
 

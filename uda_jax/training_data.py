@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from uda_jax import parallel
 from uda_jax.benchmarks import open_datasets
 from uda_jax.class_weights import FREQUENCIES, from_frequencies
 from uda_jax.data.daformer_statistics import read_daformer
 from uda_jax.data.dataset import Dataset
+from uda_jax.data.fingerprint import fingerprint
 from uda_jax.data.geometry import GEOMETRIES, split_fixed
 from uda_jax.data.pipeline import TrainIterator, train_iterator
 from uda_jax.data.prepared import find_prepared
@@ -33,6 +35,7 @@ class TrainingData(NamedTuple):
     Attributes:
       source, target, test: as they are read; the target None where it is not looked at.
       reads: domain -> "original files" or the prepared set that is read instead.
+      fingerprints: domain -> that of the dataset that the config names.
       notes: why a prepared set that is there is not read, one sentence each.
       counts: gives the pixels of each class in each source label.
       batches: first step -> this process's iterator over the batches from there on.
@@ -42,6 +45,7 @@ class TrainingData(NamedTuple):
     target: Dataset | None
     test: Dataset
     reads: dict[str, str]
+    fingerprints: dict[str, str]
     notes: list[str]
     counts: Callable[[], ClassCounts]
     batches: Callable[[int], TrainIterator]
@@ -65,7 +69,11 @@ class TrainingData(NamedTuple):
 
     def record(self, workdir: Path) -> None:
         """Writes down what is read, so that a run that goes on reads the same."""
-        write_atomically(workdir / _RECORD, json.dumps(self.reads, indent=1) + "\n")
+        rows = {
+            domain: {"reads": self.reads[domain], "fingerprint": digits}
+            for domain, digits in self.fingerprints.items()
+        }
+        write_atomically(workdir / _RECORD, json.dumps(rows, indent=1) + "\n")
 
 
 def open_training_data(
@@ -84,7 +92,8 @@ def open_training_data(
 
     Raises:
       UserError: what opening, the geometry or the sampling raises; no target where one
-        is needed; or the prepared set of a run that goes on is gone.
+        is needed; the data of a run that goes on have changed or are gone; or hosts
+        read different data.
     """
     source, target, test = open_datasets(config)
     if needs_target and target is None:
@@ -94,14 +103,17 @@ def open_training_data(
         )
     datasets = {"source": source, "target": target if needs_target else None}
     before = _recorded(workdir)
-    ops, reads, notes = {"target": ()}, {}, []
+    ops, reads, fingerprints, notes = {"target": ()}, {}, {}, []
     for domain, dataset in datasets.items():
         if dataset is None:
             continue
         ops[domain] = build(GEOMETRIES, "geometry", config.data[domain])
-        reads[domain] = getattr(dataset.store, "name", _ORIGINALS)
-        was, reason = before.get(domain, ""), "data.prepared is empty"
-        if was != _ORIGINALS == reads[domain] and config.data.prepared:
+        fingerprints[domain] = fingerprint(dataset)
+        own = getattr(dataset.store, "name", _ORIGINALS)
+        was, digits = before.get(domain, ("", fingerprints[domain]))
+        reads[domain], reason = own, "data.prepared is empty"
+        prepared_reader = config[domain].reader == "prepared"
+        if was != own and config.data.prepared and not prepared_reader:
             fixed, rest = split_fixed(ops[domain])
             reader = config[domain].reader
             prepared, reason = find_prepared(
@@ -119,6 +131,15 @@ def open_training_data(
                 f"cannot be done now ({reason}): restore that, or choose another "
                 "--workdir."
             )
+        if digits != fingerprints[domain]:
+            raise UserError(
+                f"the {domain} images or labels have changed since the run in "
+                f"{workdir} began (other files, sizes or times): restore them, or "
+                "choose another --workdir."
+            )
+    parallel.check_equal(
+        "data", json.dumps([reads, fingerprints], sort_keys=True), "read other data"
+    )
 
     @functools.cache
     def counts() -> ClassCounts:
@@ -150,26 +171,24 @@ def open_training_data(
         )
 
     return TrainingData(
-        datasets["source"], datasets["target"], test, reads, notes, counts, batches
-    )
+        datasets["source"], datasets["target"], test, reads, fingerprints, notes,
+        counts, batches,
+    )  # fmt: skip
 
 
-def _recorded(workdir: Path) -> dict[str, str]:
-    """What a run that goes on read before; {} for a new one."""
+def _recorded(workdir: Path) -> dict[str, tuple[str, str]]:
+    """{domain: (what a run that goes on read, fingerprint)}; {} for a new run."""
     path = workdir / _RECORD
     try:
-        before = json.loads(path.read_text())
-        if isinstance(before, dict) and all(map(_is_text, before.values())):
-            return before
+        rows = json.loads(path.read_text())
+        return {
+            domain: (str(row["reads"]), str(row["fingerprint"]))
+            for domain, row in rows.items()
+        }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
-        pass
-    raise UserError(
-        f"{path} is damaged, which says what data the run reads: write one object "
-        f'{{"source": "{_ORIGINALS}"}} into it, or choose another --workdir.'
-    )
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}, which says what data the run reads, is damaged: restore it or "
+            "choose another --workdir."
+        ) from error

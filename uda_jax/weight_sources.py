@@ -17,14 +17,14 @@ from uda_jax import torch_files
 from uda_jax.convert import Given, by_path, leaves_by_path
 from uda_jax.errors import UserError
 from uda_jax.factories import build, keywords
-from uda_jax.labels import space_of
+from uda_jax.labels import LabelSpace, space_of
 from uda_jax.models import MODELS, Model, Prediction
 from uda_jax.models.deeplabv2 import FORMS, Form
 from uda_jax.models.discriminator import discriminator
 from uda_jax.models.model import check_options
 from uda_jax.recognise import recognise
 
-FORMAT = "uda_jax weights 1"  # of converted files, see uda_jax.weights
+FORMAT = "uda_jax weights 2"  # of converted files, see uda_jax.weights
 
 # Options that say how a network is run or trained; its numbers fit them all.
 RUNNING = ("batch_norm", "compute_dtype", "remat", "drop_path", "dropout")
@@ -162,7 +162,11 @@ def full_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_same(
-    source: Source, row: Mapping[str, Any], label_space: str, *, new_heads: bool
+    source: Source,
+    row: Mapping[str, Any],
+    label_space: LabelSpace | None,
+    *,
+    new_heads: bool,
 ) -> None:
     """That a config's model is the source's, where arrays fit and numbers would differ.
 
@@ -189,11 +193,17 @@ def check_same(
     ]
     if source.settled and name != source.models[0]:
         differing.insert(0, f"model {source.models[0]} where config.model is {name}")
-    spaces = (source.label_space, label_space)
-    if all(spaces) and spaces[0] != spaces[1] and not new_heads:
-        differing.append(
-            f"label_space={spaces[0]} where config.label_space is {spaces[1]}"
-        )
+    if source.label_space and label_space and not new_heads:
+        ours, theirs = label_space, space_of(source.label_space, source.classes)
+        if ours.name != theirs.name:
+            differing.append(
+                f"label_space={theirs.name} where config.label_space is {ours.name}"
+            )
+        elif ours.classes != theirs.classes:
+            differing.append(
+                f"the classes {', '.join(theirs.classes)} where the config's are "
+                f"{', '.join(ours.classes)}"
+            )
     if differing:
         raise UserError(
             f"init_from={source.what} has {', '.join(differing)}: set the config to "
@@ -220,9 +230,11 @@ def _open_converted(path, description, saved) -> Source:
         known = json.loads(description.read_text())
         with safe_open(path, framework="np") as file:
             together = (file.metadata() or {}).get("pair") == known["pair"]
+        current = known["format"] == FORMAT
         row = known["model"]
         name = row.pop("name")
-        _check_description(known, name)
+        if current:
+            _check_description(known, name)
     except SafetensorError as error:
         raise UserError(
             f"{path} has this library's names and is no safetensors file: give the "
@@ -238,7 +250,7 @@ def _open_converted(path, description, saved) -> Source:
             f"{path} needs {description.name} beside it, which says what network it is "
             f"for, and it cannot be used ({told}): keep the two files together."
         ) from error
-    if known.get("format") != FORMAT or not together:
+    if not current or not together:
         raise UserError(
             f"{path} and {description.name} do not belong together, or are of another "
             "version of this library: convert the original file again."

@@ -164,7 +164,7 @@ def fit_like(
     *,
     new_heads: bool,
     row: Mapping[str, Any] | None = None,
-    label_space: str = "",
+    label_space: LabelSpace | None = None,
 ) -> tuple[PyTree, PyTree, str]:
     """The arrays of `path` for a network that exists already.
 

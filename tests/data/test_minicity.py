@@ -180,3 +180,17 @@ def test_interrupted_writing_leaves_nothing(tmp_path):
 def test_unknown_city():
     with pytest.raises(UserError, match="atlantis"):
         minicity.draw("atlantis", 0, 0)
+
+
+def test_two_processes_may_write_at_once(tmp_path, monkeypatch):
+    counts = dict(source=1, source_val=0, target=1, test=0)
+    root, draw_all = tmp_path / "city", minicity._draw_all
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(minicity, "_draw_all", draw_all)
+        minicity.write(root, workers=1, **counts)
+        draw_all(*arguments)
+
+    monkeypatch.setattr(minicity, "_draw_all", overtaken)
+    assert minicity.write(root, workers=1, **counts) == root
+    assert [path.name for path in tmp_path.iterdir()] == ["city"]  # nothing left over

@@ -2,11 +2,14 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 
 import cv2
 import numpy as np
 import pytest
 
+from uda_jax.data import pipeline
+from uda_jax.data.dataset import MissingLabels
 from uda_jax.data.geometry import advent, ss_ada, tufl
 from uda_jax.data.pipeline import train_iterator
 from uda_jax.data.sampling import epochs
@@ -282,3 +285,12 @@ def test_images_of_two_sizes_need_a_geometry(tmp_path):
     assert "resizes or crops to one size" in str(caught.value)
     batch, _ = take((source, None), 1, source_ops=advent(size=(6, 9)))[0]
     assert batch["source"]["label"].shape == (4, 6, 9)
+
+
+def test_an_exception_that_cannot_be_sent_keeps_its_sentence():
+    missing = pipeline._sendable(MissingLabels("2 images have no label.", None, [0]))
+    assert type(missing) is UserError and str(missing) == "2 images have no label."
+    locked = pipeline._sendable(ValueError("no", threading.Lock()))
+    assert type(locked) is RuntimeError and "ValueError" in str(locked)
+    plain = UserError("as it is.")
+    assert pipeline._sendable(plain) is plain

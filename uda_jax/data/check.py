@@ -156,6 +156,10 @@ def plan_of(arguments: argparse.Namespace, overrides: list[str]) -> Plan:
     else:
         config = load_config(arguments.config, overrides)
         rows = {role: config[role].to_dict() for role in ("source", "target", "test")}
+        validation = config.validation.to_dict()
+        # Only --on=validation needs it, and not every config says where it is.
+        if validation and Path(validation["root"]).exists():
+            rows["validation"] = validation
         path, _, variant = arguments.config.partition(":")
         name = "_".join(filter(None, (Path(path).stem, variant)))
         benchmark, space = config.benchmark, benchmarks.label_space_of(config)

@@ -48,6 +48,7 @@ from uda_jax.data.minicity_scene import Scene, compose
 from uda_jax.data.minicity_style import CITIES, City
 from uda_jax.data.minicity_vehicles import draw_vehicle
 from uda_jax.errors import UserError
+from uda_jax.program import interrupts_ignored
 from uda_jax.progress import progress
 
 VERSION = 5  # raise it whenever a drawing changes
@@ -166,19 +167,6 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)  # the processes share the cores already
 
 
-@contextmanager
-def _interrupts_ignored():
-    """Processes started inside never see Ctrl-C: the parent ends them, silently."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may, and only it gets Ctrl-C
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def write(
     root: Path | str,
     *,
@@ -234,7 +222,12 @@ def write(
         _draw_all(part, jobs, workers or _cores(), progress)
         (part / "minicity.json").write_text(json.dumps(facts, indent=2) + "\n")
         part.chmod(0o755)  # mkdtemp's folder is private
-        part.rename(root)
+        try:
+            part.rename(root)
+        except OSError:
+            # Another process, of the same run on another host perhaps, was quicker.
+            _check_existing(root, facts)
+            shutil.rmtree(part)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -277,7 +270,7 @@ def _draw_all(part: Path, jobs: list[_Job], workers: int, progress) -> None:
         return
     context = multiprocessing.get_context("spawn")  # safe beside JAX's threads
     with ProcessPoolExecutor(workers, context, _start_worker) as pool:
-        with _interrupts_ignored():
+        with interrupts_ignored():
             results = pool.map(_draw_job, [str(part)] * len(jobs), jobs, chunksize=4)
         try:
             for done, _ in enumerate(results, 1):

@@ -12,7 +12,7 @@ import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
+import pickle
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,6 +26,7 @@ from uda_jax.data.geometry import split_fixed
 from uda_jax.data.ops import Frozen
 from uda_jax.data.sampling import Sampling, epochs
 from uda_jax.errors import UserError
+from uda_jax.program import interrupts_ignored
 
 Batch = dict[str, dict[str, np.ndarray]]
 Names = dict[str, list[str]]
@@ -89,7 +90,8 @@ class _Workers(Iterator[dict[str, Any]]):
             process = context.Process(
                 target=_work, args=(cloudpickle.dumps(share), writer), daemon=True
             )
-            process.start()
+            with interrupts_ignored():
+                process.start()
             writer.close()  # the worker's end is the only one, so its death is seen
             self._workers.append((process, reader))
         # Reads one element ahead.
@@ -137,17 +139,27 @@ def _died(process: multiprocessing.process.BaseProcess) -> UserError:
 
 def _work(share: bytes, writer: multiprocessing.connection.Connection) -> None:
     """What a worker process does."""
-    # Ctrl-C reaches the whole group; the main process is the one to answer it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for element in cloudpickle.loads(share):
             writer.send(element)
     except BrokenPipeError:
         pass  # the main process was killed
     except Exception as error:
-        error.add_note(traceback.format_exc())  # a traceback itself cannot be sent
-        writer.send(error)
+        writer.send(_sendable(error))
     os._exit(0)  # not waiting for the threads that make the next elements
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or one with its text where it cannot be sent; with its traceback."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        if isinstance(error, UserError):
+            error = UserError(str(error))
+        else:
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(traceback.format_exc())  # a traceback itself cannot be sent
+    return error
 
 
 def train_iterator(
