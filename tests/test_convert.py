@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -341,33 +339,3 @@ def test_pytorch_reads_every_network(row, tmp_path, monkeypatch):
     assert saved.keys() == tensors.keys()
     for name, tensor in saved.items():
         np.testing.assert_array_equal(tensor.numpy(), tensors[name])
-
-
-MEASURED = """
-import re, sys, time
-from uda_jax.convert_command import main
-start = time.monotonic()
-main(sys.argv[1:])
-print(time.monotonic() - start)
-# Not ru_maxrss, which starts with the memory of the process that forked this one.
-print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-"""
-
-
-@pytest.mark.slow
-def test_a_large_file_needs_less_than_a_gigabyte(tmp_path):
-    model = build(NETWORKS, "model", {"name": "deeplabv2"}, 19)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    leaves = jax.tree.map(lambda x: np.full(x.shape, 1e-3, np.float32), shapes)
-    path = tmp_path / "x.pth"
-    torch_files.write(path, convert.to_torch(*leaves, model.torch.to_torch))
-    size = path.stat().st_size
-    assert size > 170e6
-    arguments = [str(path), str(tmp_path / "x.safetensors"), "--branches=4"]
-    result = subprocess.run(
-        [sys.executable, "-c", MEASURED, *arguments],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    seconds, kilobytes = map(float, result.stdout.split()[-2:])
-    print(f"{size / 1e6:.0f} MB: {seconds:.1f} s, {kilobytes / 1e3:.0f} MB at most")
-    assert kilobytes * 1024 < 1e9

@@ -1,10 +1,8 @@
 """A network from any file: to be called, to start a training from, to be kept."""
 
 import json
-import os
 import subprocess
 import sys
-import tracemalloc
 from functools import cache
 
 import jax
@@ -22,7 +20,7 @@ from uda_jax.convert_command import main
 from uda_jax.errors import UserError
 from uda_jax.labels import LABEL_SPACES, own_label_space
 from uda_jax.models import create_model
-from uda_jax.runs import load_weights, make_model, open_workdir, read_config
+from uda_jax.runs import load_weights, open_workdir
 
 TINY = {"form": "tufl", "width": 0.125}
 
@@ -386,45 +384,3 @@ def test_a_discriminator_takes_no_images(tmp_path, capsys):
     equal(dict(torch_files.read(tmp_path / "again.pth")), tensors)
     with pytest.raises(UserError, match="discriminator takes probabilities"):
         uda_jax.load_model(tmp_path / "D1.safetensors")
-
-
-def test_a_large_file_is_in_memory_only_once(tmp_path):
-    model = create_model("bisenet", 13)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    leaves = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
-    tensors = convert.to_torch(*leaves, model.torch.to_torch)
-    path = torch_files.write(tmp_path / "x.pth", tensors)
-    size = os.path.getsize(path)
-    del leaves, tensors
-    tracemalloc.start()
-    try:
-        saved = torch_files.read(path)
-        _, peak = tracemalloc.get_traced_memory()
-        assert peak < 0.1 * size
-        del saved
-        found = weights.load_weights_file(path)
-        _, peak = tracemalloc.get_traced_memory()
-        assert size * 0.99 < peak < 1.25 * size
-        weights.save(tmp_path / "x.safetensors", found, path)
-        _, peak = tracemalloc.get_traced_memory()
-        assert peak < 1.25 * size
-    finally:
-        tracemalloc.stop()
-
-
-def test_the_config_field_is_part_of_a_run(tmp_path):
-    config = shrink(base_config("minicity"))
-    assert config.init_new_heads is False
-    open_workdir(tmp_path / "run", config)
-    config.init_new_heads = True  # it changes the numbers of the run
-    with pytest.raises(UserError, match="init_new_heads: False -> True"):
-        open_workdir(tmp_path / "run", config)
-    assert make_model(config).backbone == "cp/resnet/"
-
-
-def test_a_run_of_another_version_is_said(tmp_path):
-    config = shrink(base_config("minicity"))
-    del config["classes"]
-    open_workdir(tmp_path / "run", config)
-    with pytest.raises(UserError, match=r"another version .*differs in classes"):
-        read_config(tmp_path / "run")

@@ -101,7 +101,7 @@ def check_equal(name: str, value: str, complaint: str) -> None:
     Args:
       name: of what is compared.
       value: this process's.
-      complaint: what the processes then do, for the sentence.
+      complaint: what the processes would do, for the sentence.
     """
     if jax.process_count() == 1:
         return
@@ -112,7 +112,7 @@ def check_equal(name: str, value: str, complaint: str) -> None:
     if (everywhere != everywhere[0]).any():
         raise UserError(
             f"the processes of this run {complaint} ({name} differs between hosts): "
-            "give all of them the same files, with the same times."
+            "give all of them the same files."
         )
 
 

@@ -134,12 +134,16 @@ def open_training_data(
         if digits != fingerprints[domain]:
             raise UserError(
                 f"the {domain} images or labels have changed since the run in "
-                f"{workdir} began (other files, sizes or times): restore them, or "
-                "choose another --workdir."
+                f"{workdir} began (other files, sizes or times): restore them, choose "
+                f"another --workdir, or delete its {_RECORD} if only times differ."
             )
-    parallel.check_equal(
-        "data", json.dumps([reads, fingerprints], sort_keys=True), "read other data"
-    )
+    # Names and formats: files of hosts that have copies differ in their times.
+    seen = {
+        domain: [reads[domain].rpartition("-")[0], dataset.names]
+        for domain, dataset in datasets.items()
+        if dataset is not None
+    }
+    parallel.check_equal("data", json.dumps(seen), "would read different data")
 
     @functools.cache
     def counts() -> ClassCounts:
