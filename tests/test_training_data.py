@@ -30,6 +30,12 @@ def config(tmp_path):
     return config
 
 
+def begin(config, workdir):
+    """What a run leaves behind that has a checkpoint."""
+    opened(config, workdir).record(workdir)
+    (workdir / "checkpoints/1").mkdir(parents=True)
+
+
 def opened(config, workdir):
     return open_training_data(config, needs_target=True, workdir=workdir)
 
@@ -85,11 +91,11 @@ def test_why_a_set_is_not_read_is_said(config, tmp_path):
 
 def test_a_run_that_goes_on_reads_what_it_read_before(config, tmp_path):
     run = tmp_path / "run"
-    opened(config, run).record(run)
+    begin(config, run)
     prepare_all(config, "jpeg")
     assert opened(config, run).reads["source"] == "original files"
     second = tmp_path / "second"
-    opened(config, second).record(second)
+    begin(config, second)
     recorded = json.loads((second / "data.json").read_text())
     assert "-jpeg-" in recorded["source"]["reads"]
     prepare_all(config)  # PNG comes before JPEG, but not in the middle of a run
@@ -112,7 +118,7 @@ def test_a_run_that_goes_on_says_that_the_originals_changed(config, tmp_path, pr
     if prepares:
         prepare_all(config)
     run = tmp_path / "run"
-    opened(config, run).record(run)
+    begin(config, run)
     image = next((tmp_path / "city/source").rglob("*_leftImg8bit.png"))
     os.utime(image, (1, 1))
     message = ("have changed since the run", "original files have changed")

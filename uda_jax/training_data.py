@@ -135,7 +135,7 @@ def open_training_data(
             raise UserError(
                 f"the {domain} images or labels have changed since the run in "
                 f"{workdir} began (other files, sizes or times): restore them, choose "
-                f"another --workdir, or delete its {_RECORD} if only times differ."
+                f"another --workdir, or delete its {_RECORD} to go on with them."
             )
     # Names and formats: files of hosts that have copies differ in their times.
     seen = {
@@ -183,6 +183,8 @@ def open_training_data(
 def _recorded(workdir: Path) -> dict[str, tuple[str, str]]:
     """{domain: (what a run that goes on read, fingerprint)}; {} for a new run."""
     path = workdir / _RECORD
+    if not any((workdir / "checkpoints").glob("*")):
+        return {}  # nothing was learned yet that other data could contradict
     try:
         rows = json.loads(path.read_text())
         return {
