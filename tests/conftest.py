@@ -15,12 +15,8 @@ from uda_jax.benchmarks import base_config
 from uda_jax.models import resnet
 
 # Tests compile large programs to run them a few times: LLVM's optimizations cost three
-# times what they save, and XLA's MLIR fusions take twice as long to compile as those
-# before them.  Read when jax starts its backend; subprocesses inherit it.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
-)
+# times what they save.  Read when jax starts its backend; subprocesses inherit it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 ROOT = Path(__file__).parents[1]
 RAW_IDS = (7, 8, 11, 21, 23, 24, 26)  # Cityscapes' ids of some of the 13 classes
