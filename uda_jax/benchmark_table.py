@@ -205,24 +205,18 @@ BENCHMARKS: dict[str, Benchmark] = {
         classes=_SIXTEEN,
         also={"13 classes": _THIRTEEN},
     ),
-    "cityscapes_to_acdc": _daformer_task(
-        _HALF,
-        (540, 960),
-        source=rows.cityscapes("train"),
-        validation=rows.cityscapes("val"),
-        target=rows.acdc("train"),
-        test=rows.acdc("val"),
-        classes=_NINETEEN,
-    ),
-    "cityscapes_to_dark_zurich": _daformer_task(
-        _HALF,
-        (540, 960),
-        source=rows.cityscapes("train"),
-        validation=rows.cityscapes("val"),
-        target=rows.dark_zurich("train"),
-        test=rows.dark_zurich("val"),
-        classes=_NINETEEN,
-    ),
+    **{
+        f"cityscapes_to_{name}": _daformer_task(
+            _HALF,
+            (540, 960),
+            source=rows.cityscapes("train"),
+            validation=rows.cityscapes("val"),
+            target=row("train"),
+            test=row("val"),
+            classes=_NINETEEN,
+        )
+        for name, row in (("acdc", rows.acdc), ("dark_zurich", rows.dark_zurich))
+    },
     **{
         f"cityscapes_to_{name}": Benchmark(
             label_space="cityscapes19",

@@ -95,11 +95,10 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def check_equal(name: str, value: str, complaint: str) -> None:
+def check_equal(value: str, complaint: str) -> None:
     """Raises a UserError in every process where `value` is not the same in all.
 
     Args:
-      name: of what is compared.
       value: this process's.
       complaint: what the processes would do, for the sentence.
     """
@@ -111,8 +110,7 @@ def check_equal(name: str, value: str, complaint: str) -> None:
     everywhere = np.asarray(multihost_utils.process_allgather(digest))
     if (everywhere != everywhere[0]).any():
         raise UserError(
-            f"the processes of this run {complaint} ({name} differs between hosts): "
-            "give all of them the same files."
+            f"the processes of this run {complaint}: give all hosts the same files."
         )
 
 

@@ -143,7 +143,7 @@ def open_training_data(
         for domain, dataset in datasets.items()
         if dataset is not None
     }
-    parallel.check_equal("data", json.dumps(seen), "would read different data")
+    parallel.check_equal(json.dumps(seen), "would read different data")
 
     @functools.cache
     def counts() -> ClassCounts:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from uda_jax.data.check_overlap import Overlap
-from uda_jax.data.check_walk import SetReport, Thumbnail, size_text
+from uda_jax.data.check_walk import SetReport, Thumbnail
+from uda_jax.data.dataset import size_text
 from uda_jax.report_style import data_uri, page, percent, swatch, text
 from uda_jax.visualize import FAINT, INK, PAPER, contact_sheet, legend
 

@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from uda_jax.data.dataset import Dataset
+from uda_jax.data.dataset import Dataset, Size, size_text
 from uda_jax.data.expected import Expected, expected
-from uda_jax.data.images import check_ids
+from uda_jax.data.images import check_ids, id_histogram
 from uda_jax.errors import UserError
-from uda_jax.labels import IGNORE, lookup
+from uda_jax.labels import IGNORE
 from uda_jax.visualize import colorize
 
 _THUMBNAIL_WIDTH = 320
-Size = tuple[int, int]
 
 
 class Thumbnail(NamedTuple):
@@ -209,17 +208,13 @@ def _look(
         look_up = lambda _: _train_ids(dataset, raw, label_file)
         label = _decoded(look_up, index, label_file, problems)
     if label is not None:
-        counts = np.bincount(label.ravel(), minlength=256)
+        counts = id_histogram(label)
     image_size = None if image is None else image.shape[:2]
     # Unknown ids do not hide a wrong size.
     label_size = None if raw is None else raw.shape
     decoded = image_size and label_size
     if decoded and image_size != label_size and not dataset.sizes_may_differ:
-        problems.append(
-            f"label {label_file} is {size_text(label_size)} but its image {image_file} "
-            f"is {size_text(image_size)} (height x width): resize one of them (labels "
-            "by nearest)."
-        )
+        problems.append(str(dataset.wrong_size(index, image_size, label_size)))
     thumbnail = None
     if shown and image is not None:
         colors = dataset.label_space.colors
@@ -229,7 +224,7 @@ def _look(
 
 def _train_ids(dataset: Dataset, raw: np.ndarray, file: str) -> np.ndarray:
     check_ids(raw, dataset.coding, file)
-    return lookup(dataset.id_table)[raw]
+    return dataset.train_ids(raw)
 
 
 def _decoded(decode, index, file, problems) -> np.ndarray | None:
@@ -251,11 +246,6 @@ def _thumbnail(name, image, label, colors) -> Thumbnail:
         label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
         label = colorize(label, colors)
     return Thumbnail(name, image, label)
-
-
-def size_text(size: Size) -> str:
-    """ "1024 x 2048": height x width."""
-    return f"{size[0]} x {size[1]}"
 
 
 def _sizes(counts: collections.Counter) -> dict[str, int]:

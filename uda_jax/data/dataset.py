@@ -20,6 +20,9 @@ from uda_jax.labels import (
 )
 
 
+Size = tuple[int, int]  # (height, width)
+
+
 class Store(Protocol):
     """Where the pixels of a dataset are; picklable."""
 
@@ -121,8 +124,12 @@ class Dataset:
 
     def label(self, index: int) -> np.ndarray:
         """uint8 [h, w] train ids or `IGNORE`."""
+        return self.train_ids(self.raw_label(index))
+
+    def train_ids(self, raw: np.ndarray) -> np.ndarray:
+        """uint8 [h, w] train ids or `IGNORE` of raw ids, all known to `coding`."""
         # Twenty times as fast as indexing the table by the label.
-        return cv2.LUT(self.raw_label(index), lookup(self.id_table))
+        return cv2.LUT(raw, lookup(self.id_table))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = self.store.image(index)
@@ -130,16 +137,20 @@ class Dataset:
         if self.has_labels:
             label = self.label(index)
             if label.shape != image.shape[:2] and not self.sizes_may_differ:
-                image_name, label_name = self.store.where(index)
-                raise UserError(
-                    f"label {label_name} is {_size(label)} but its image {image_name} "
-                    f"is {_size(image)} (height x width): they must be equal, so "
-                    "resize one of them (labels by nearest)."
-                )
+                raise self.wrong_size(index, image.shape[:2], label.shape)
             item["label"] = label
         if self.weights:
             item["weight"] = np.float32(self.weights[index])
         return item
+
+    def wrong_size(self, index: int, image: Size, label: Size) -> UserError:
+        """What to say of a label whose size is not its image's."""
+        image_name, label_name = self.store.where(index)
+        return UserError(
+            f"label {label_name} is {size_text(label)} but its image {image_name} is "
+            f"{size_text(image)} (height x width): they must be equal, so resize one "
+            "of them (labels by nearest)."
+        )
 
     def select(self, indices: Sequence[int]) -> "Dataset":
         """The dataset of some of the examples, in this order."""
@@ -252,5 +263,6 @@ def check_one_of(kind: str, name: str, allowed: Collection[str]) -> None:
         )
 
 
-def _size(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[0]} x {pixels.shape[1]}"
+def size_text(size: Size) -> str:
+    """ "1024 x 2048": height x width."""
+    return f"{size[0]} x {size[1]}"

@@ -17,6 +17,7 @@ import cv2
 import grain
 import numpy as np
 
+from uda_jax.data.images import id_histogram
 from uda_jax.data.resizing import resize, resize_image, resize_label
 from uda_jax.labels import IGNORE
 
@@ -161,7 +162,7 @@ class VariedCrop(grain.transforms.RandomMap):
         return _cut(element, window)
 
     def _is_varied(self, label: np.ndarray) -> bool:
-        counts = np.bincount(label.ravel(), minlength=256)[:IGNORE]
+        counts = id_histogram(label)[:IGNORE]
         several = np.count_nonzero(counts) > 1
         return several and counts.max() / counts.sum() < self.cat_max_ratio
 
