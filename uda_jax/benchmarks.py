@@ -51,6 +51,8 @@ def base_config(name: str) -> ConfigDict:
         "size": (),
         "label_size": (),
         "filter": "area",
+        "resize": "probabilities",
+        "align_corners": True,
         "batch_size": 1,
     }
     return ConfigDict(
@@ -64,6 +66,10 @@ def base_config(name: str) -> ConfigDict:
             "batch_size": 2,
             "init_from": "",
             "init_new_heads": False,
+            # Workdir of a finished run to go on from, its optimizer too, for more steps.
+            "continue_from": "",
+            # Config files of the stages that follow; their commands are printed.
+            "next": (),
             "source": dict(benchmark.source),
             "target": dict(benchmark.target),
             "test": dict(benchmark.test),
@@ -93,6 +99,8 @@ def base_config(name: str) -> ConfigDict:
             },
             "schedule": {"name": "poly", "power": 0.9, "warmup_steps": 0},
             "method": {"name": "source_only"},
+            # {"optimizer", "schedule"} of a method's discriminators.
+            "discriminator": {},
             "evaluation": {**evaluation, **benchmark.evaluation},
             "log_every": 20,
             "evaluate_every": 500,

@@ -86,6 +86,8 @@ def evaluate(
     size: Sequence[int] | None = None,
     label_size: Sequence[int] | None = None,
     filter: str = "area",
+    resize: str = "probabilities",
+    align_corners: bool = True,
     batch_size: int = 1,
     sharding: jax.sharding.NamedSharding | None = None,
     progress: Callable[[int, int], None] | None = None,

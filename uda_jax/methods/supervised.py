@@ -63,6 +63,41 @@ def supervised_loss(
     return sum(terms) / len(terms)
 
 
+def source_terms(
+    prediction: Prediction,
+    label: jax.Array,
+    class_weights: jax.Array,
+    *,
+    aux_weight: float,
+    source_loss: str = "valid",
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The main head's cross-entropy + aux_weight * that of each auxiliary head.
+
+    MaxSquare's and ADVENT's form; their weight is 0.1, and 0 leaves the auxiliary heads
+    out.
+
+    Args:
+      prediction: of the source images.
+      label: [B, H, W] train ids, IGNORE where unlabelled.
+      class_weights: [C].
+      aux_weight: lambda_seg, at least 0.
+      source_loss: see `supervised_loss`.
+
+    Returns:
+      float32 scalar, and the terms to log.
+    """
+    term = lambda head: supervised_loss(
+        (head,), label, class_weights, source_loss=source_loss
+    )
+    total = main = term(prediction.logits)
+    metrics = {"loss/source": main}
+    if aux_weight and prediction.aux_logits:
+        aux = sum(map(term, prediction.aux_logits))
+        total = main + aux_weight * aux
+        metrics["loss/source_aux"] = aux
+    return total, metrics
+
+
 def training_scores(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
     """Accuracy and IoU of the batch itself: a sign of life, no evaluation.
 

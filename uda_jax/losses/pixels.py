@@ -1,0 +1,48 @@
+"""Which pixels a loss is a mean over."""
+
+import jax
+import jax.numpy as jnp
+
+LOG_EPS = 1e-30
+_FLOOR = 1e-8
+
+
+def log(probs: jax.Array) -> jax.Array:
+    """ln(probs + 1e-30), finite at 0."""
+    return jnp.log(probs + LOG_EPS)
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """sum(values where mask) / max(number of True in mask, 1); both of one shape."""
+    total = jnp.sum(jnp.where(mask, values, 0))
+    return total / jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
+
+
+def confident_mean(
+    values: jax.Array, mask: jax.Array, top_ratio: float = 1.0
+) -> jax.Array:
+    """Mean of the largest floor(n * top_ratio) of the n values where `mask`.
+
+    Each value is first raised to at least 1e-8 (which stops its gradient below that).
+    Denominator: the number of values kept; none kept gives 0.  The original's OHEM for
+    unsupervised losses; with `top_ratio` 1 the plain masked mean.
+    """
+    values = jnp.maximum(values, _FLOOR)
+    if top_ratio == 1.0:
+        return masked_mean(values, mask)
+    # -1 lies below the floor: what the mask excludes sorts last.
+    ranked = -jnp.sort(-jnp.where(mask, values, -1.0), axis=None)
+    kept = jnp.floor(jnp.sum(mask) * jnp.float32(top_ratio)).astype(jnp.int32)
+    return masked_mean(ranked, jnp.arange(ranked.size) < kept)
+
+
+def confident(logits: jax.Array, thresholds: jax.Array | float) -> jax.Array:
+    """Where the largest probability exceeds its class's threshold: [...] bool.
+
+    Args:
+      logits: [..., C].
+      thresholds: one number, or [C] one for each predicted class; compared with ">".
+    """
+    probs = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
+    thresholds = jnp.broadcast_to(jnp.float32(thresholds), (logits.shape[-1],))
+    return jnp.max(probs, -1) > thresholds[jnp.argmax(probs, -1)]
