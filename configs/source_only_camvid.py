@@ -4,18 +4,44 @@ r"""Supervised training on CamVid's day sequences, tested at dusk.
         --workdir runs/source_only_camvid
 
 What configs/tufl_camvid_dusk.py starts from.  `:oracle` trains on the 62 labelled dusk
-images instead.  Numbers and intervals: docs/results.md.
+images instead.  `:deeplabv2` trains the network that configs/camvid_methods.py starts
+from.  Numbers and intervals: docs/results.md.
 """
 
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
 
-TRAINED_ON = {"source": "camvid_day_to_dusk", "oracle": "camvid_dusk_oracle"}
+BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
+DEEPLABV2 = dict(
+    name="deeplabv2",
+    backbone="resnet18",
+    form="original",
+    branches=4,
+    multi_level=True,
+    affine="trained",  # from scratch they must be
+    input_form="imagenet",
+    width=0.25,
+)
+
+METHODS = ("minent", "maxsquare", "maxsquare_iw", "advent", "adaptsegnet", "tufl")
+# Benchmark, network and the stages that follow.
+VARIANTS = {
+    "source": ("camvid_day_to_dusk", BISENET, ("configs/tufl_camvid_dusk.py",)),
+    "oracle": ("camvid_dusk_oracle", BISENET, ()),
+    "deeplabv2": (
+        "camvid_day_to_dusk",
+        DEEPLABV2,
+        tuple(f"configs/camvid_methods.py:{name}" for name in METHODS),
+    ),
+}
 
 
-def get_config(trained_on: str = "source") -> ConfigDict:
-    config = benchmarks.base_config(benchmarks.choose(TRAINED_ON, trained_on))
+def get_config(variant: str = "source") -> ConfigDict:
+    benchmark, model, following = benchmarks.choose(VARIANTS, variant)
+    config = benchmarks.base_config(benchmark)
+    config.next = following
+    config.model = ConfigDict(model)
     config.batch_size = 4
     config.steps = 450
     # Half size, as in configs/source_only_minicity.py.
@@ -24,7 +50,6 @@ def get_config(trained_on: str = "source") -> ConfigDict:
         geometry.crop_size = (128, 192)
         geometry.scales = (1.0, 1.25)
     config.evaluation.size = (180, 240)
-    config.model.width = 0.25
     config.optimizer = ConfigDict(
         dict(
             name="sgd",

@@ -20,6 +20,7 @@ BENCHMARK = {
 
 def get_config(city: str = "rio") -> ConfigDict:
     config = benchmarks.base_config(benchmarks.choose(BENCHMARK, city))
+    config.next = (f"configs/tufl_rio.py:{city}",)
     config.target.reader = ""  # the target is not looked at
     config.steps = 40_000
     config.batch_size = 8

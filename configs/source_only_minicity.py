@@ -4,8 +4,9 @@ r"""Supervised training on minicity's source city: what adaptation starts from.
         --workdir runs/source_only_minicity
 
 `:oracle` trains on the target's labels instead: the upper bound that no adaptation
-sees.  `:deeplabv2` and `:daformer` train other networks.  All are a quarter or half as
-wide as published and start from random weights, so that two cores do it in minutes.
+sees.  `:deeplabv2`, the start of configs/minicity_methods.py, and `:daformer` train
+other networks.  All are a quarter or half as wide as published and start from random
+weights, so that two cores do it in minutes.
 """
 
 from ml_collections import ConfigDict
@@ -30,17 +31,25 @@ ADAMW = dict(
     name="adamw", learning_rate=1e-3, beta1=0.9, beta2=0.999, weight_decay=0.01
 )
 
+METHODS = ("minent", "maxsquare", "maxsquare_iw", "advent", "adaptsegnet", "tufl")
+# Benchmark, network, optimizer and the stages that follow.
 VARIANTS = {
-    "source": ("minicity", BISENET, SGD),
-    "oracle": ("minicity_oracle", BISENET, SGD),
-    "deeplabv2": ("minicity", DEEPLABV2, SGD),
-    "daformer": ("minicity", DAFORMER, ADAMW),
+    "source": ("minicity", BISENET, SGD, ("configs/tufl_minicity.py",)),
+    "oracle": ("minicity_oracle", BISENET, SGD, ()),
+    "deeplabv2": (
+        "minicity",
+        DEEPLABV2,
+        SGD,
+        tuple(f"configs/minicity_methods.py:{name}" for name in METHODS),
+    ),
+    "daformer": ("minicity", DAFORMER, ADAMW, ()),
 }
 
 
 def get_config(variant: str = "source") -> ConfigDict:
-    benchmark, model, optimizer = benchmarks.choose(VARIANTS, variant)
+    benchmark, model, optimizer, following = benchmarks.choose(VARIANTS, variant)
     config = benchmarks.base_config(benchmark)
+    config.next = following
     config.model = ConfigDict(model)
     config.optimizer = ConfigDict({**optimizer, "head_multiplier": 1.0})
     config.batch_size = 4

@@ -5,10 +5,12 @@ r"""What this machine makes of the library's networks and data.
     pip install -e .[bench]
     python scripts/benchmark.py step
     python scripts/benchmark.py step --networks bisenet --size 256x512 --rounds 9
+    python scripts/benchmark.py methods
 
 `data` compares reading original images with reading prepared ones, `step` the networks
-with their PyTorch forms: see benchmark_data.py and benchmark_step.py.  The table goes
-into docs/performance.md, between the command's markers, all numbers into
+with their PyTorch forms, and `methods` the methods' train steps with source-only's: see
+benchmark_data.py, benchmark_step.py and benchmark_methods.py.  The table goes into
+docs/performance.md, between the command's markers, all numbers into
 docs/performance.json; with --dry they are only printed.
 """
 
@@ -16,6 +18,7 @@ import argparse
 import sys
 
 import benchmark_data
+import benchmark_methods
 import benchmark_step
 
 from uda_jax.errors import UserError
@@ -29,6 +32,12 @@ def main(arguments: list[str]) -> None:
     for name, module, run, about in (
         ("data", benchmark_data, benchmark_data.data, "original against prepared data"),
         ("step", benchmark_step, benchmark_step.step, "networks against PyTorch"),
+        (
+            "methods",
+            benchmark_methods,
+            benchmark_methods.methods,
+            "methods against source-only",
+        ),
     ):
         command = sub.add_parser(name, help=about)
         module.add_arguments(command)

@@ -12,16 +12,16 @@ counts.
 import argparse
 import multiprocessing
 import os
-import re
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from measuring import machine, record
+from measuring import machine, parse_size, record, take_turns
 
 from uda_jax.errors import UserError
 
@@ -197,23 +197,19 @@ def compare(
                 f"The {name} process of {network} stopped; its message is above."
             ) from None
 
-    names = tuple(CONTESTANTS)
+    names = list(CONTESTANTS)
 
     def block(name, work, count):
         pipes[name].send((work, count))
         return pipes[name].recv()
 
-    wall = {work: {name: [] for name in CONTESTANTS} for work in WORK}
-    cpu = {work: {name: [] for name in CONTESTANTS} for work in WORK}
+    wall: dict[str, dict] = {work: {} for work in WORK}
+    cpu: dict[str, dict] = {work: {} for work in WORK}
     for work in WORK:
         count = max(1, round(1000 * seconds / block("jax", work, 2)[0]))
-        for number in range(rounds):
-            # Nobody always comes first.
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
-                times = block(name, work, count)
-                wall[work][name].append(times[0])
-                cpu[work][name].append(times[1])
+        turns = take_turns(names, rounds, partial(block, work=work, count=count))
+        for name, times in turns.items():
+            wall[work][name], cpu[work][name] = zip(*times, strict=True)
     memory = {}
     for name, process in zip(names, processes, strict=True):
         pipes[name].send(None)
@@ -260,14 +256,6 @@ def table(rows: list[dict]) -> str:
             f"| {row['jax_mib']:.0f} / {row['torch_mib']:.0f} MiB |"
         )
     return "\n".join(lines)
-
-
-def parse_size(size: str) -> tuple[int, int]:
-    """ "128x256" -> (128, 256)."""
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
-        raise UserError(f'--size is "{size}": give HEIGHTxWIDTH, such as 128x256.')
-    height, width = size.split("x")
-    return int(height), int(width)
 
 
 def step(arguments: argparse.Namespace) -> None:

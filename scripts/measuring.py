@@ -4,12 +4,14 @@ import json
 import os
 import platform
 import re
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from markers import replace_block
 
+from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -28,6 +30,24 @@ def machine(*packages: str) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """ "128x256" -> (128, 256)."""
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
+        raise UserError(f'--size is "{size}": give HEIGHTxWIDTH, such as 128x256.')
+    height, width = size.split("x")
+    return int(height), int(width)
+
+
+def take_turns(names: list[str], rounds: int, block: Callable[[str], Any]) -> dict:
+    """What block(name) gave, [rounds] for each name; nobody always comes first."""
+    results: dict[str, list] = {name: [] for name in names}
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            results[name].append(block(name))
+    return results
 
 
 def record(command: str, text: str, rows: Any, about: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A street of two tiny cities and a config that trains on it in seconds."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -15,8 +16,15 @@ from uda_jax.benchmarks import base_config
 from uda_jax.models import resnet
 
 # Tests compile large programs to run them a few times: LLVM's optimizations cost three
-# times what they save.  Read when jax starts its backend; subprocesses inherit it.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# times what they save, and XLA's newer emitters of fused loops half of the rest.
+# Read when jax starts its backend; subprocesses inherit it.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+)
+
+# Tracing makes many objects that live on: looking through them all took a tenth of it.
+gc.set_threshold(50_000, 20, 50)
 
 ROOT = Path(__file__).parents[1]
 RAW_IDS = (7, 8, 11, 21, 23, 24, 26)  # Cityscapes' ids of some of the 13 classes
@@ -116,8 +124,11 @@ def tiny(minicity, compilation_cache):
 
 @pytest.fixture(scope="session")
 def compilation_cache(tmp_path_factory):
-    """What one test compiled, another test or subprocess does not compile again."""
-    folder = tmp_path_factory.mktemp("compiled")
+    """What one test compiled, another test or process does not compile again."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    folder /= "compiled"
     before = os.environ.get("UDA_JAX_CACHE")
     os.environ.setdefault("UDA_JAX_CACHE", str(folder))
     from uda_jax.main import use_compilation_cache

@@ -103,7 +103,8 @@ def long_side(crop_size):
 def evaluation(**changes):
     whole = dict(mode="whole", size=(), label_size=(), filter="area", window=())
     other = dict(stride=(), scales=(1,), flip=False, batch_size=1)
-    return {**whole, **other, **changes}
+    resize = dict(resize="probabilities", align_corners=True)
+    return {**whole, **other, **resize, **changes}
 
 
 UNIFORM = {"name": "epochs"}
@@ -128,7 +129,9 @@ def advent(source_size):
         geometries=(resized(source_size), resized((512, 1024))),
         sampling=UNIFORM,
         model=ADVENT_NET,
-        evaluation=evaluation(size=(512, 1024), filter="pillow_bicubic"),
+        evaluation=evaluation(
+            size=(512, 1024), filter="pillow_bicubic", resize="direct"
+        ),
     )
 
 
@@ -141,7 +144,12 @@ def daformer(source_size, target_size, crop_size=(512, 512)):
         ),
         sampling=RARE,
         model=DAFORMER_NET,
-        evaluation=evaluation(size=target_size, filter="opencv_bilinear"),
+        evaluation=evaluation(
+            size=target_size,
+            filter="opencv_bilinear",
+            resize="logits",
+            align_corners=False,
+        ),
     )
 
 

@@ -1,9 +1,17 @@
-"""Every file in configs/, and every variant behind its colon, enters by itself."""
+"""Every file in configs/, and every variant behind its colon, enters by itself.
+
+Every variant is built, is one with its JSON, fits its neighbours and is read from files
+to a batch.  Variants that run the same code on other numbers, classes or cities are one
+program.  Of the programs as many are compiled and take a step as are needed for every
+value of every option to be in one; the rest are traced, and not compiled.  How options
+act together is the subject of the tests of methods, optimizers and models.
+"""
 
 import functools
 import importlib.util
 import inspect
 import json
+import re
 
 import jax
 import numpy as np
@@ -18,9 +26,11 @@ from uda_jax.labels import LABEL_SPACES
 from uda_jax.methods import METHODS
 from uda_jax.optimizers import make_optimizer
 from uda_jax.runs import check_config, differences, make_model
+from uda_jax.stages import check_stages
 from uda_jax.training_data import open_training_data
 
 FILES = sorted((ROOT / "configs").glob("*.py"))
+STEMS = {path.stem for path in FILES}
 
 
 def load(path):
@@ -62,15 +72,71 @@ def get_config(case):
     return load(path).get_config(*arguments)
 
 
-@functools.lru_cache
-def compiled(text):
-    """(train step, new state) of a config; cities that differ in data share it."""
-    config = ConfigDict(json.loads(text))
+def small(case):
+    """The case's config with a network that compiles in seconds."""
+    config = get_config(case)
+    shrink(config, steps=config.steps)
+    if config.model.name == "deeplabv2":
+        config.model.backbone = "five_blocks"
+    config.batch_size = 2 * config.accumulate_steps
+    config.init_from = ""
+    return config
+
+
+PROGRAM = (
+    *("model", "batch_norm", "compute_dtype", "remat", "accumulate_steps"),
+    *("optimizer", "schedule", "discriminator", "method"),
+)
+
+
+@functools.cache
+def options(case):
+    """Options that decide which code a step runs; of numbers only whether they are 0.
+
+    Those of the network keep their values: two or four branches are other code.
+    Weights of classes are numbers.
+    """
+    found = set()
+
+    def walk(path, value):
+        if isinstance(value, dict):
+            for key in value.keys() - {"class_weights"}:
+                walk((*path, key), value[key])
+            return
+        if isinstance(value, int | float) and "model" not in path:
+            value = bool(value)
+        found.add((path, json.dumps(value)))
+
+    rows = json.loads(small(case).to_json())
+    walk((), {key: rows[key] for key in PROGRAM})
+    return frozenset(found)
+
+
+def first_of_each(key):
+    """Cases by a key, without those whose key was there before."""
+    return list({key(case): case for case in reversed(CASES)}.values())[::-1]
+
+
+def a_cover(cases):
+    """Few of the cases, in which together every option has every value it has."""
+    left, chosen = set().union(*map(options, cases)), []
+    while left:
+        chosen.append(max(cases, key=lambda case: len(options(case) & left)))
+        left -= options(chosen[-1])
+    return chosen
+
+
+def step_and_state(config):
+    """The train step of a config, and a function that makes its first state."""
     model = make_model(config)
     classes = LABEL_SPACES[config.label_space].num_classes
     method = build(METHODS, "method", config.method, model.forward, classes)
     optimizer, _ = make_optimizer(
-        config.optimizer, config.schedule, steps=config.steps, model=model
+        config.optimizer,
+        config.schedule,
+        steps=config.steps,
+        model=model,
+        discriminator=config.discriminator,
     )
     step = train.make_train_step(
         method, optimizer, accumulate_steps=config.accumulate_steps
@@ -78,14 +144,47 @@ def compiled(text):
     return step, lambda: train.init_state(model, method, optimizer, 0)[0]
 
 
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """read(config): a batch, from small trees of its datasets; equal rows read once."""
+    batches = {}
+
+    def make(config):
+        rows = [config.source, config.target, config.test]
+        about_data = ("label_space", "batch_size", "source", "target", "test", "data")
+        whole = json.loads(config.to_json())
+        needs_target = train.method_needs_target(config)
+        key = json.dumps([needs_target, {k: whole[k] for k in about_data}])
+        if key not in batches:
+            root = tmp_path_factory.mktemp("data")
+            for index, row in enumerate(row for row in rows if row.reader):
+                write_tree(row, root / str(index))
+            data = open_training_data(
+                config, needs_target=needs_target, workdir=root / "run"
+            )
+            assert data.test[0]["label"].shape == (96, 128)
+            with data.batches(0) as iterator:
+                batches[key] = next(iterator)[0]
+        return batches[key]
+
+    return make
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_builds_and_is_one_with_its_json(case):
     config = get_config(case).lock()
     check_config(config)
+    check_stages(config)
+    assert config.batch_size % config.accumulate_steps == 0
     again = ConfigDict(json.loads(config.to_json()))
     assert not differences(json.loads(config.to_json()), json.loads(again.to_json()))
     assert set(config) == set(benchmarks.base_config(config.benchmark))
-    METHODS[config.method.name]
+    step_and_state(config)
+    # What it starts from is another config's run, or a file of weights.
+    start = config.init_from.removeprefix("runs/")
+    assert start.startswith("data/weights/") or start in {
+        "", *STEMS, *(name.replace(":", "_") for name in CASES)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -96,28 +195,60 @@ def test_says_how_to_run_it(path):
     assert f"--workdir runs/{path.stem}" in module.__doc__
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_takes_a_step(case, tmp_path, compilation_cache):
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/methods.md", "docs/results.md"], ids=lambda p: p
+)
+def test_pages_name_configs_that_exist(page):
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"--config configs/(\w+)\.py(?::(\w+))?", text))
+    assert named
+    for stem, variant in named - {("mine", "")}:  # the README's own
+        assert f"{stem}:{variant}" in CASES if variant else stem in STEMS
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if get_config(case).next])
+def test_the_stages_that_follow_fit(case):
     config = get_config(case)
-    steps, batch_size = config.steps, config.batch_size
-    shrink(config, steps=steps)
-    config.batch_size = 2 * config.accumulate_steps
-    assert batch_size % config.accumulate_steps == 0
-    rows = [config.source, config.target, config.test]
-    for index, row in enumerate(row for row in rows if row.reader):
-        write_tree(row, tmp_path / str(index))
-    config.init_from = ""
-    data = open_training_data(
-        config, needs_target=train.method_needs_target(config), workdir=tmp_path
-    )
-    assert data.test[0]["label"].shape == (96, 128)
-    with data.batches(0) as batches:
-        batch, _ = next(batches)
-    keys = ("source", "target", "test", "benchmark", "evaluation", "data")
-    same = {k: v for k, v in json.loads(config.to_json()).items() if k not in keys}
-    step, new_state = compiled(json.dumps(same, sort_keys=True))
+    for name in config.next:
+        file, _, variant = name.partition(":")
+        following = load(ROOT / file).get_config(*filter(None, [variant]))
+        assert following.model == config.model
+        assert following.label_space == config.label_space
+        assert following.init_from.startswith(f"runs/{CASES[case][0].stem}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_comes_from_its_folders_to_a_batch(case, read):
+    config = small(case)
+    batch = read(config)
+    domains = {"source", "target"} if train.method_needs_target(config) else {"source"}
+    assert set(batch) == domains
+    for domain in domains:
+        assert batch[domain]["image"].shape == (config.batch_size, 64, 64, 3)
+    assert "label" not in batch.get("target", ())
+
+
+PROGRAMS = first_of_each(options)
+STEPPED = a_cover(PROGRAMS)
+
+
+@pytest.mark.parametrize("case", [case for case in PROGRAMS if case not in STEPPED])
+def test_its_parts_fit_each_other(case, read):
+    config = small(case)
+    step, new_state = step_and_state(config)
+    state = jax.eval_shape(new_state)
+    after, _ = jax.eval_shape(step, state, read(config))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    for now, before in zip(*map(jax.tree.leaves, (after, state)), strict=True):
+        assert (now.shape, now.dtype) == (before.shape, before.dtype)
+
+
+@pytest.mark.parametrize("case", STEPPED)
+def test_takes_a_step(case, read, compilation_cache):
+    config = small(case)
+    step, new_state = step_and_state(config)
     before = new_state()
-    state, metrics = step(new_state(), batch)
+    state, metrics = step(new_state(), read(config))
     assert all(np.isfinite(x) for x in jax.tree.leaves(metrics)), metrics
     moved = jax.tree.map(lambda a, b: (a != b).any(), before.params, state.params)
     assert any(jax.tree.leaves(moved))

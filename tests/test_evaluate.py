@@ -4,13 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import NETWORK
 from PIL import Image
 
 from uda_jax import metrics
+from uda_jax.augment import normalize
 from uda_jax.errors import UserError
 from uda_jax.evaluate import evaluate, make_forward
-from uda_jax.inference import inference_options
+from uda_jax.inference import inference_options, probabilities
 from uda_jax.labels import LABEL_SPACES
+from uda_jax.models import create_model
+from uda_jax.models.layers import resize_bilinear
 from uda_jax.models.model import Model, Prediction
 from uda_jax.sliding import (
     chip_stride,
@@ -198,7 +202,7 @@ def test_predictions_meet_labels_at_the_labels_size():
 def test_new_weights_and_last_batches_compile_nothing():
     traces = []
 
-    def forward(params, batch_stats, image, *, train, rngs=None):
+    def forward(params, batch_stats, image, *, train, rngs=None, size=None):
         traces.append(image.shape)
         assert train is False
         return Prediction(image * params["scale"]), batch_stats
@@ -310,8 +314,130 @@ def test_what_cannot_be_evaluated_is_said():
         ({"window": (6, 6)}, "takes no window"),
         ({"scales": ()}, "positive numbers"),
         ({"scales": (0.0,)}, "positive numbers"),
+        ({"resize": "logit"}, 'did you mean "logits"'),
+        ({"mode": "chips", "resize": "direct"}, 'has no resize="direct"'),
+        ({"resize": "direct", "align_corners": False}, "takes no align_corners=False"),
     ],
 )
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(UserError, match=message):
         inference_options(**options)
+
+
+# --- protocols ------------------------------------------------------------------------
+
+
+def coarse_net(image, size=None):
+    """Logits at a quarter of the sides, grown as DeepLabV2 does; `size` as there."""
+    batch, height, width, channels = image.shape
+    blocks = image.reshape(batch, height // 4, 4, width // 4, 4, channels)
+    logits = 3 * tiny_net(blocks.mean((2, 4)))
+    return resize_bilinear(logits, size or (height, width), align_corners=True)
+
+
+def grow(x, size, align_corners):
+    """PyTorch's bilinear interpolation of [H, W, C], pixel by pixel in float64."""
+
+    def axis(x, out):
+        i, n = np.arange(out), len(x)
+        at = i * (n - 1) / (out - 1) if align_corners else (i + 0.5) * n / out - 0.5
+        at = np.clip(at, 0, n - 1)
+        low = np.floor(at).astype(int)
+        part = (at - low).reshape(-1, *[1] * (x.ndim - 1))
+        return x[low] * (1 - part) + x[np.minimum(low + 1, n - 1)] * part
+
+    return axis(axis(x, size[0]).swapaxes(0, 1), size[1]).swapaxes(0, 1)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+SEEN, LABEL = (16, 24), (31, 50)
+PROTOCOLS = {
+    # coarse logits, size of the input, size of the label -> what is averaged over flips
+    "probabilities": lambda z, seen, out: softmax(grow(z, seen, True)),
+    "logits": lambda z, seen, out: softmax(grow(grow(z, seen, True), out, False)),
+    "direct": lambda z, seen, out: softmax(grow(z, out, True)),
+}
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("resize", PROTOCOLS)
+def test_published_protocols_restated_in_numpy(resize, flip):
+    image = np.random.default_rng(3).integers(0, 256, (*SEEN, 3), dtype=np.uint8)
+    corners = resize != "logits"
+    options = inference_options(flip=flip, resize=resize, align_corners=corners)
+    look = jax.jit(lambda x: probabilities(coarse_net, x, output_size=LABEL, **options))
+    passes = []
+    for x in [image, image[:, ::-1]][: 1 + flip]:
+        coarse = coarse_net(normalize(jnp.asarray(x))[None], size=(4, 6))[0]
+        passes.append(PROTOCOLS[resize](np.float64(coarse), SEEN, LABEL))
+    passes[1:] = [p[:, ::-1] for p in passes[1:]]
+    expected = np.mean(passes, 0)
+    if resize == "probabilities":
+        expected = grow(expected, LABEL, True)
+    np.testing.assert_allclose(look(image[None])[0], expected, atol=2e-6)
+
+
+def test_protocols_differ_and_say_so():
+    dataset = make_dataset([SEEN], classes=5, label_shapes=[LABEL])
+    told = {
+        "probabilities": "probabilities resized to the label (31 x 50)",
+        "logits": "logits resized (align_corners=False) to the label (31 x 50)",
+        "direct": "the network's coarse logits resized to the label (31 x 50)",
+    }
+    counts = []
+    for resize, words in told.items():
+        report = evaluate(
+            coarse_net,
+            dataset,
+            num_classes=5,
+            resize=resize,
+            align_corners=resize != "logits",
+        )
+        assert report.protocol == f"image 16 x 24, {words}, no flip"
+        assert report.provenance["resize"] == resize
+        counts.append(report.confusion.tolist())
+    assert counts[0] != counts[1] != counts[2] != counts[0]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "told"),
+    [
+        (
+            [(12, 16), (8, 8)],
+            {"size": (6, 8), "label_size": (6, 8), "flip": True},
+            "image and label 6 x 8 by area, labels resized (not comparable with "
+            "full-size ones), with the mirror image",
+        ),
+        ([(12, 16)], {"label_size": (12, 16)}, "image and label 12 x 16, no flip"),
+        (
+            [(12, 16), (8, 8)],
+            {"scales": (0.5, 1)},
+            "image and label of 2 sizes, scales 0.5 1, no flip",
+        ),
+        (
+            [(12, 16)],
+            {"mode": "chips", "window": (6, 6)},
+            "image and label 12 x 16, windows 6 x 6 every 5 x 5, summed, no flip",
+        ),
+    ],
+)
+def test_protocol_in_words(shapes, options, told):
+    report = evaluate(pixel_net, make_dataset(shapes), num_classes=3, **options)
+    assert report.protocol == told
+    assert f"Protocol: {told}.\n" in report.table() + "\n"
+
+
+def test_a_network_grows_its_logits_to_any_size_at_once():
+    model = create_model(num_classes=5, **NETWORK)
+    params, stats = model.init(jax.random.key(0))
+    forward = make_forward(model, params, stats)
+    sizes = [(5, 6), None, (57, 23)]  # the first is that of the coarse logits
+    image = np.random.default_rng(0).normal(size=(1, 33, 41, 3)).astype(np.float32)
+    coarse, *grown = jax.jit(lambda x: [forward(x, size=s)[0] for s in sizes])(image)
+    for size, logits in zip(sizes[1:], grown, strict=True):
+        expected = grow(np.float64(coarse), size or (33, 41), True)
+        np.testing.assert_allclose(logits, expected, atol=1e-6)

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -174,3 +176,30 @@ def test_interval_needs_two_images():
     report = metrics.Report(BY_HAND, ("a", "b", "c"), (0, 1), 1, confusions=one)
     assert report.interval is None
     assert "interval" not in report.table()
+
+
+def test_gain_has_a_paired_interval():
+    before, after = make_report(images=20), make_report(images=20, boost=30)
+    expected = scores.bootstrap_difference(before.confusions, after.confusions)
+    assert after.gain_interval(before) == expected and expected[0] > 0
+    low, high = (100 * x for x in expected)
+    line = f"95 % interval of the gain: {low:+.1f} to {high:+.1f}."
+    assert line in after.table(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"classes": (0, 1)}, "counts other classes"),
+        ({"image_names": tuple("abcde")}, "is of other images"),
+        ({"provenance": {"protocol": "flip"}}, r"was scored otherwise \(flip\)"),
+        ({"provenance": {}}, r"was scored otherwise \(not recorded how\)"),
+    ],
+)
+def test_unlike_scores_are_not_compared_silently(change, told):
+    report = dataclasses.replace(make_report(), provenance={"protocol": "no flip"})
+    other = dataclasses.replace(report, **change)
+    assert re.fullmatch(told, report.unlike(other))
+    assert report.gain_interval(other) is None
+    assert re.search(f"Not like with like: before {told}.", report.table(other))
+    assert "like with like" not in report.table(report)

@@ -39,7 +39,7 @@ def photo(tmp_path):
 def fake_run(tmp_path, monkeypatch):
     """A trained run, without the training."""
 
-    def forward(params, batch_stats, image, *, train, rngs=None):
+    def forward(params, batch_stats, image, *, train, rngs=None, size=None):
         return Prediction(bright_is_sky(image) * params["one"]), batch_stats
 
     run = types.SimpleNamespace(
@@ -58,6 +58,8 @@ def fake_run(tmp_path, monkeypatch):
                     "size": (),
                     "label_size": (),
                     "filter": "area",
+                    "resize": "probabilities",
+                    "align_corners": True,
                     "batch_size": 2,
                 }
             }

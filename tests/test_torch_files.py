@@ -315,6 +315,15 @@ def test_other_files_are_refused(pickled, path, tmp_path):
     refused(path, "'archive/data/0' twice")
 
 
+def test_a_header_as_long_as_a_pickle_begins(path):
+    for length in range(200):
+        save_file({"a": np.arange(3.0)}, path, metadata={"x": "-" * length})
+        if path.read_bytes()[:1] == b"\x80":  # its low byte, and a pickle's first
+            break
+    assert path.read_bytes()[:1] == b"\x80"
+    np.testing.assert_array_equal(torch_files.read(path)["a"], [0, 1, 2])
+
+
 def test_safetensors_are_read(path):
     save_file({"a": BASE.reshape(3, 20), "b": BASE.astype(np.float16)}, path)
     saved = torch_files.read(path)

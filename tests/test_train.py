@@ -16,6 +16,7 @@ from uda_jax.methods import METHODS
 from uda_jax.metrics import Report
 from uda_jax.optimizers import make_optimizer
 from uda_jax.runs import load_run, make_model
+from uda_jax.stages import next_commands
 
 STEPS = 24  # one program for the whole file, and long enough to be killed
 
@@ -25,6 +26,7 @@ def config(tiny):
     # 13 classes, random weights: a threshold of 0.1 lets some pixels take part.
     config = tiny({**TUFL, "threshold": 0.1}, steps=STEPS, checkpoint_every=4)
     config.evaluate_every = 12
+    config.next = ("configs/tufl_minicity.py",)
     for geometry in (config.data.source, config.data.target):
         geometry.crop_size = (32, 32)  # small, so that 24 steps cost little
     return config
@@ -113,7 +115,9 @@ def test_what_a_run_leaves_behind(whole_run, config):
     assert report.num_images == 3
     assert report.provenance["network"] == "deeplabv2"
     assert report.provenance["step"] == STEPS
-    assert "tufl on minicity" in (whole_run / "report.html").read_text()
+    page = (whole_run / "report.html").read_text()
+    assert "tufl on minicity" in page and "What comes next" in page
+    assert next_commands(config, whole_run)[0] in page
     run = load_run(whole_run)
     assert run.step == STEPS and run.label_space.num_classes == 13
     assert json.loads((whole_run / "provenance.json").read_text())[0]["versions"]
@@ -189,7 +193,9 @@ def test_repeating_a_finished_run_does_not_train(
     report = (whole_run / "report.json").read_text()
     interrupt(monkeypatch, at_step=STEPS + 1)
     train.fit(config, whole_run)
-    assert f"goes on from step {STEPS}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"goes on from step {STEPS}" in out
+    assert out.endswith(f"next:   {next_commands(config, whole_run)[0]}\n")
     assert (whole_run / "metrics.jsonl").read_text() == before
     assert (whole_run / "report.json").read_text() == report
 
@@ -296,6 +302,7 @@ def test_init_from_is_what_the_steps_start_from(config, whole_run):
         ("label_space", "cityscapes19", r"number of classes.*\[3, 3, 64, 13\] there"),
         ("model.width", 0.25, "of another network or another number of classes"),
         ("model.form", "mmseg", "of another network: it lacks"),
+        ("model.multi_level", True, "lacks params/aux_head.*init_new_heads=True"),
     ],
 )
 def test_init_from_another_network(config, whole_run, tmp_path, field, value, words):

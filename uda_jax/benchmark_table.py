@@ -60,6 +60,8 @@ class Benchmark:
 
 
 _HALF = (512, 1024)  # of Cityscapes
+# mmseg's evaluation: DAFormer's, EBDA's and VBLC's.
+_MMSEG = {"filter": "opencv_bilinear", "resize": "logits", "align_corners": False}
 
 
 def _maxsquare_task(source_size, target_size=_HALF, **fields) -> Benchmark:
@@ -79,7 +81,7 @@ def _advent_task(source_size, **fields) -> Benchmark:
         geometry=rows.advent(source_size),
         target_geometry=rows.advent(_HALF),
         model=rows.deeplab(4, "frozen"),
-        evaluation={"size": _HALF, "filter": "pillow_bicubic"},
+        evaluation={"size": _HALF, "filter": "pillow_bicubic", "resize": "direct"},
         **fields,
     )
 
@@ -91,7 +93,7 @@ def _daformer_task(source_size, target_size=_HALF, **fields) -> Benchmark:
         target_geometry=rows.daformer(target_size),
         sampling=rows.RARE_CLASS,
         model=rows.DAFORMER,
-        evaluation={"size": target_size, "filter": "opencv_bilinear"},
+        evaluation={"size": target_size, **_MMSEG},
         **fields,
     )
 
@@ -228,7 +230,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             target_geometry=rows.daformer((640, 1280), (640, 640)),
             sampling=rows.RARE_CLASS,
             model=rows.DAFORMER,
-            evaluation={"size": (640, 1280), "filter": "opencv_bilinear"},
+            evaluation={"size": (640, 1280), **_MMSEG},
             classes=_NINETEEN,
         )
         for name, weather in (

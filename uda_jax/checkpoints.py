@@ -18,8 +18,17 @@ PyTree = Any
 KINDS = ("latest", "best")
 
 
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a complete checkpoint is in a folder that need not exist."""
+    return any(path.name.isdigit() for path in directory.glob("*"))
+
+
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run: its latest, and the best of those it evaluated.
+
+    A run that was stopped and goes on keeps its best one.  A run that continues another
+    (`continue_from`) counts its own evaluations alone; the other's best checkpoint
+    stays in the other's folder, which nothing writes to.
 
     Args:
       directory: folder that holds one sub-folder per step.
@@ -127,8 +136,9 @@ def check_same_leaves(expected: dict, given: dict, source: str) -> None:
     extra = sorted(given.keys() - expected.keys())
     if missing or extra:
         raise UserError(
-            f"{source} is of another network: it lacks {_some(missing)} and has "
-            f"{_some(extra)} beside; use the config that wrote it."
+            f"{source} is of another network, method or optimizer: it lacks "
+            f"{_some(missing)} and has {_some(extra)} beside; use the config that "
+            "wrote it."
         )
     for name, (shape, dtype) in expected.items():
         if given[name] != (shape, dtype):

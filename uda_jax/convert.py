@@ -228,8 +228,8 @@ def _misfit(what, missing, surplus, wrong, unusable) -> str:
         return f"{what} cannot be used: {parts[0]}."
     return (
         f"{what} {verdict}: {', '.join(parts)}; name the network, its form and its "
-        "number of classes as they were trained, or ask for new heads (--new_heads, in "
-        "a config init_new_heads=True)."
+        "number of classes as they were trained, or take the heads that fit and start "
+        "the others anew (--new_heads, in a config init_new_heads=True)."
     )
 
 

@@ -3,10 +3,12 @@ r"""The command `python -m uda_jax.convert IN OUT`.
     python -m uda_jax.convert model.pth model.safetensors --label_space=cityscapes19
     python -m uda_jax.convert gta2cs.pth maxsquare.safetensors --branches=2
     python -m uda_jax.convert runs/daformer model.pth
+    python -m uda_jax.convert runs/advent D_main.pth --part=discriminator/main
 
 IN is a file of PyTorch's, a converted file or a run's workdir.  OUT is a converted file
 (.safetensors, with a .json beside it), or a file for the original program (.pth).
-Options of the network, such as --branches=2, are those of its factory.
+Options of the network, such as --branches=2, are those of its factory; a discriminator
+has --naming, "advent" (the default) or "adaptsegnet": whose names its file has.
 """
 
 import argparse
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         num_classes=arguments.num_classes,
         label_space=arguments.label_space,
         copy=arguments.copy,
+        part=arguments.part,
         new_heads=arguments.new_heads,
         seed=arguments.seed,
         **options,
@@ -93,6 +96,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     add("--copy", choices=("student", "teacher", "imagenet"), default="student",
         help="which network of a self-training checkpoint (default: %(default)s, "
         "which the originals evaluate)")  # fmt: skip
+    add("--part", default="", help="of a run: discriminator/main, discriminator/aux")
     add("--new_heads", action="store_true",
         help="what the file lacks outside of its backbone is new")  # fmt: skip
     add("--seed", type=int, default=0, help="of those values (default: %(default)s)")

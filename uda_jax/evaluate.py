@@ -14,7 +14,7 @@ import numpy as np
 from uda_jax.confusion import confusion_matrix
 from uda_jax.data.resizing import resize_image, resize_label
 from uda_jax.errors import UserError
-from uda_jax.inference import inference_options, pair, probabilities
+from uda_jax.inference import inference_options, pair, probabilities, protocol
 from uda_jax.labels import IGNORE, LABEL_SPACES
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model, PyTree
@@ -28,9 +28,9 @@ class _MainLogits:
     # Compares by the model, so that evaluations of new weights do not compile again.
     forward: Callable
 
-    def __call__(self, params, batch_stats, image):
-        prediction, _ = self.forward(params, batch_stats, image, train=False)
-        return prediction.logits
+    def __call__(self, params, batch_stats, image, size=None):
+        forward = partial(self.forward, params, batch_stats, train=False)
+        return forward(image, size=size)[0].logits
 
 
 def make_forward(
@@ -46,7 +46,8 @@ def make_forward(
       params, batch_stats: its weights.
 
     Returns:
-      Callable, normalised float32 [B, H, W, 3] -> float32 [B, H, W, C].
+      Callable, normalised float32 [B, H, W, 3] -> float32 [B, H, W, C]; given `size`
+      (height, width), -> [B, *size, C] by the network's own last resize.
     """
     return jax.tree_util.Partial(_MainLogits(model.forward), params, batch_stats)
 
@@ -54,8 +55,8 @@ def make_forward(
 @partial(
     jax.jit,
     static_argnames=(
-        *("num_classes", "mode", "window", "stride", "scales", "flip", "per_pass"),
-        "replicated",
+        *("num_classes", "mode", "window", "stride", "scales", "flip", "resize"),
+        *("align_corners", "per_pass", "replicated"),
     ),
 )
 def _count(forward, image, label, *, num_classes, replicated=None, **options):
@@ -95,21 +96,23 @@ def evaluate(
 ) -> Report:
     """Scores a network on every image of a labelled dataset, at the labels' own size.
 
-    Probabilities, not logits or labels, are resized (bilinear, align_corners=True) and
-    the largest wins, the lowest class id among equals.  (So does TUFL; ADVENT and
-    DAFormer resize logits, DAFormer with align_corners=False.)  Images of one size
-    share one compilation; a last incomplete batch is filled with copies that are not
-    counted, so that the batch size changes nothing but the speed.
+    Probabilities or logits are resized to the label (`resize`, bilinear) and the
+    largest wins, the lowest class id among equals.  Images of one size share one
+    compilation; a last incomplete batch is filled with copies that are not counted, so
+    that the batch size changes nothing but the speed.  The report's provenance says
+    under "protocol" how it was done, in words.
 
     Args:
       forward: normalised float32 [B, H, W, 3] -> logits [B, H, W, C]; best from
-        `make_forward`, with which new weights compile nothing.
+        `make_forward`, with which new weights compile nothing, and which takes the
+        `size` that resize="direct" asks for.
       dataset: items {"image": uint8 [H, W, 3], "label": uint8 [h, w], "name"}; sizes
         may differ between items and between image and label.
       num_classes: C.
       classes: train ids that the mean goes over; all by default.
       also: train ids of further means to report, by name.
-      mode, window, stride, scales, flip: see `inference_options`.
+      mode, window, stride, scales, flip, resize, align_corners: see
+        `inference_options`.
       size: (height, width) that the images are resized to on the host, before the
         network sees them; their own size by default.
       label_size: (height, width) that the labels are resized to, and scores counted at:
@@ -126,7 +129,9 @@ def evaluate(
       UserError: an empty dataset, an item without label, a train id outside [0, C), a
         network with another number of classes, options that do not fit each other.
     """
-    options = inference_options(mode, window, stride, scales, flip)
+    options = inference_options(
+        mode, window, stride, scales, flip, resize, align_corners
+    )
     if len(dataset) == 0:
         raise UserError("there is no image to evaluate: the dataset is empty.")
     sizes = {
@@ -153,7 +158,7 @@ def evaluate(
         else jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
     )
     confusions = np.zeros((len(dataset), num_classes, num_classes), np.int64)
-    names = [""] * len(dataset)
+    names, seen = [""] * len(dataset), set()
     pending, done = collections.deque(), 0
 
     def read_back():
@@ -168,6 +173,8 @@ def evaluate(
     for items in _groups(_ahead(prepare, len(dataset)), group):
         for index, item in items:
             names[index] = str(item["name"])
+            sides = (item["image"].shape[:2], item["label"].shape, item["own_size"])
+            seen.add(sides)
         image, label = (
             np.stack([item[key] for _, item in items]) for key in ("image", "label")
         )
@@ -199,6 +206,7 @@ def evaluate(
             **shown,
             **{k: v and list(v) for k, v in sizes.items()},
             "filter": filter,
+            "protocol": protocol(options, seen, filter if size else ""),
         },
         confusions=confusions,
         image_names=tuple(names),
@@ -219,7 +227,7 @@ def _load(dataset, index, *, size, label_size, filter, num_classes):
             f'the label of "{item["name"]}" holds train id {wrong[0]}; allowed are 0 '
             f"to {num_classes - 1} and {IGNORE} (ignored): check the label space."
         )
-    item = dict(item)
+    item = {**item, "own_size": label.shape}
     if size:
         item["image"] = resize_image(item["image"], size, filter)
     if label_size:

@@ -17,8 +17,8 @@ def build(table: Mapping[str, Callable], kind: str, row: Mapping[str, Any], *arg
     """`table[row["name"]](*args, **rest of row)`, with the user's mistakes explained.
 
     Raises:
-      UserError: the name is not in the table, a key is not a keyword of its factory, or
-        a value is of another type than that keyword.
+      UserError: the name is not in the table, a key is not a keyword of its factory or
+        one without a default is missing, or a value is of another type than it.
     """
     options = dict(row)
     name = options.pop("name", None)
@@ -35,6 +35,11 @@ def build(table: Mapping[str, Callable], kind: str, row: Mapping[str, Any], *arg
                 f"its options are {', '.join(allowed) or 'none'}; a row with another "
                 "name needs that name's options, so write it in the config file."
             )
+    missing = [key for key in required(table[name]) if key not in options]
+    if missing:
+        raise UserError(
+            f'{kind} "{name}" needs {" and ".join(missing)}: add that to its row.'
+        )
     # A tuple survives a round trip through JSON as a list; factories get tuples.
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     _check_types(f'{kind} "{name}"', table[name], options)
@@ -79,4 +84,12 @@ def keywords(factory: Callable) -> list[str]:
         p.name
         for p in inspect.signature(factory).parameters.values()
         if p.kind is p.KEYWORD_ONLY
+    ]
+
+
+def required(factory: Callable) -> list[str]:
+    """Names of those keyword-only arguments that have no default."""
+    parameters = inspect.signature(factory).parameters
+    return [
+        k for k in keywords(factory) if parameters[k].default is inspect.Parameter.empty
     ]

@@ -1,6 +1,7 @@
 """How a network looks at an image: one pass or windows, scales, the mirror image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +11,10 @@ from uda_jax.errors import UserError, did_you_mean
 from uda_jax.models.layers import resize_bilinear
 from uda_jax.sliding import chip_stride, whole_probs, window_probs
 
+Size = tuple[int, int]  # (height, width)
+
 MODES = ("whole", "chips", "sliding")
+RESIZES = ("probabilities", "logits", "direct")
 
 
 def inference_options(
@@ -19,6 +23,8 @@ def inference_options(
     stride: Sequence[int] | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    resize: str = "probabilities",
+    align_corners: bool = True,
 ) -> dict[str, Any]:
     """Checks how to look at an image and completes what follows from the rest.
 
@@ -31,6 +37,13 @@ def inference_options(
       stride: (down, right) between windows of "sliding"; default 2/3 of the window.
       scales: factors of the sides, as in multi-scale testing.
       flip: also look at the mirror image.
+      resize: what is brought to the label's size.  "probabilities": their mean over the
+        passes (TUFL).  "logits": those at the network's input size, pass by pass before
+        the softmax (mmseg's evaluation: DAFormer, with align_corners=False).  "direct":
+        the network's own logits, in one interpolation from its coarse grid and in the
+        network's own way (ADVENT, AdaptSegNet, IntraDA), also pass by pass.  Windows
+        have only the first.
+      align_corners: of that resize; "direct" has none of its own.
 
     Returns:
       The static keyword arguments of `probabilities`.
@@ -38,10 +51,21 @@ def inference_options(
     Raises:
       UserError: an unknown mode, or numbers that do not fit it.
     """
-    if mode not in MODES:
+    for name, value, allowed in (("mode", mode, MODES), ("resize", resize, RESIZES)):
+        if value not in allowed:
+            raise UserError(
+                f'{name} "{value}" is unknown{did_you_mean(value, allowed)}: choose '
+                f"one of {', '.join(allowed)}."
+            )
+    if mode != "whole" and resize != "probabilities":
         raise UserError(
-            f'mode "{mode}" is unknown{did_you_mean(mode, MODES)}: choose one of '
-            f"{', '.join(MODES)}."
+            f'mode "{mode}" adds up probabilities and has no resize="{resize}": leave '
+            'it out, or choose the mode "whole".'
+        )
+    if resize == "direct" and not align_corners:
+        raise UserError(
+            'resize="direct" is the network\'s own and takes no align_corners=False: '
+            'leave it out, or choose resize="logits".'
         )
     scales = tuple(float(s) for s in scales)
     if not scales or min(scales) <= 0:
@@ -71,7 +95,15 @@ def inference_options(
                 f"stride={stride} is larger than window={window}, which would leave "
                 "gaps: choose at most the window's size."
             )
-    return dict(mode=mode, window=window, stride=stride, scales=scales, flip=bool(flip))
+    return {
+        "mode": mode,
+        "window": window,
+        "stride": stride,
+        "scales": scales,
+        "flip": bool(flip),
+        "resize": resize,
+        "align_corners": bool(align_corners),
+    }
 
 
 def pair(name: str, value: Sequence[int] | None, who: str) -> tuple[int, int]:
@@ -94,24 +126,35 @@ def probabilities(
     stride: tuple[int, int] | None,
     scales: tuple[float, ...],
     flip: bool,
+    resize: str,
+    align_corners: bool,
     per_pass: int = 1,
     output_size: tuple[int, int],
 ) -> jax.Array:
     """Class scores of images at `output_size`; trace it inside `jax.jit`.
 
     Args:
-      forward: normalised float32 [B, H, W, 3] -> logits [B, H, W, C].
+      forward: normalised float32 [B, H, W, 3] -> logits [B, H, W, C]; for "direct" it
+        takes `size`, (height, width) of its logits.
       image: uint8 [B, H, W, 3] RGB.
-      mode, window, stride, scales, flip: from `inference_options`.
+      mode, window, stride, scales, flip, resize, align_corners: from
+        `inference_options`.
       per_pass: windows per forward pass; "whole" takes all images at once.
-      output_size: (height, width); bilinear with align_corners=True, of probabilities.
+      output_size: (height, width).
 
     Returns:
       [B, *output_size, C] float32; probabilities, or for "chips" positive sums of them.
     """
     image = normalize(image)
+    grow = partial(resize_bilinear, size=output_size, align_corners=align_corners)
     if mode == "whole":
-        probs = whole_probs(forward, image, scales=scales, flip=flip)
+        look = {
+            "probabilities": forward,
+            "logits": lambda x: grow(forward(x)),
+            "direct": partial(forward, size=output_size),
+        }[resize]
+        size = image.shape[1:3] if resize == "probabilities" else output_size
+        probs = whole_probs(look, image, scales=scales, flip=flip, size=size)
     else:
         probs = window_probs(
             forward,
@@ -123,4 +166,48 @@ def probabilities(
             average=mode == "sliding",
             windows_per_pass=per_pass,
         )
-    return resize_bilinear(probs, output_size, align_corners=True)
+    return grow(probs)
+
+
+def protocol(
+    options: Mapping[str, Any],
+    sizes: Set[tuple[Size, Size, Size]],
+    filter: str = "",
+) -> str:
+    """How scores were obtained, in one phrase, to compare like with like.
+
+    Such as "image 512 x 1024 by opencv_bilinear, logits resized (align_corners=False)
+    to the label (1024 x 2048), no flip".
+
+    Args:
+      options: from `inference_options`.
+      sizes: (height, width) of every image as the network saw it, of its label as it
+        was counted, and of the label in its file.
+      filter: how images were resized on the host, empty where they were not.
+    """
+    images, labels, _ = (_sizes(set(kind)) for kind in zip(*sizes, strict=True))
+    by = f" by {filter}" if filter else ""
+    if all(image == label for image, label, _ in sizes):
+        parts = [f"image and label {labels}{by}"]
+    else:
+        what = options["resize"].replace("direct", "the network's coarse logits")
+        how = "" if options["align_corners"] else " (align_corners=False)"
+        parts = [f"image {images}{by}", f"{what} resized{how} to the label ({labels})"]
+    if any(label != file for _, label, file in sizes):
+        parts.append("labels resized (not comparable with full-size ones)")
+    if options["mode"] != "whole":
+        window, stride = (_by(options[key]) for key in ("window", "stride"))
+        joined = "summed" if options["mode"] == "chips" else "averaged"
+        parts.append(f"windows {window} every {stride}, {joined}")
+    if options["scales"] != (1.0,):
+        parts.append(f"scales {' '.join(f'{s:g}' for s in options['scales'])}")
+    parts.append("with the mirror image" if options["flip"] else "no flip")
+    return ", ".join(parts)
+
+
+def _sizes(sizes: Set[Size]) -> str:
+    return _by(*sizes) if len(sizes) == 1 else f"of {len(sizes)} sizes"
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -17,6 +17,7 @@ import rich.table
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.scores import (
+    bootstrap_difference,
     bootstrap_interval,
     iou_per_class,
     mean_accuracy,
@@ -35,7 +36,7 @@ class Report:
       classes: train ids that the mean goes over (a benchmark's subset of C).
       num_images: number of images counted.
       provenance: how it was obtained: network, step, checkpoint, benchmark, mode,
-        size, window, stride, scales, flip...; JSON values.
+        size, window, stride, scales, flip..., and in words "protocol"; JSON values.
       confusions: [N, C, C] int64 per image, for the bootstrap, or None.
       image_names: N names, in the order of `confusions`.
       also: train ids of further means that the field reports beside it, by name.
@@ -95,6 +96,38 @@ class Report:
         if self.confusions is None or len(self.confusions) < 2:
             return None
         return bootstrap_interval(self.confusions, self.classes)
+
+    @property
+    def protocol(self) -> str:
+        """How images were looked at and labels counted; "" where nobody said it."""
+        return self.provenance.get("protocol", "")
+
+    def gain_interval(self, before: "Report") -> tuple[float, float] | None:
+        """Paired 95 % bootstrap interval of `miou` minus `before`'s.
+
+        None where `unlike` has something to say, for fewer than two images, or without
+        the counts per image of both.
+        """
+        both = (before.confusions, self.confusions)
+        if self.unlike(before) or any(c is None or len(c) < 2 for c in both):
+            return None
+        return bootstrap_difference(*both, self.classes)
+
+    def unlike(self, other: "Report") -> str:
+        """What keeps two scores from being compared like with like; "" if nothing.
+
+        One phrase on `other`: it counts other classes, is of other images, or was
+        scored by another protocol.
+        """
+        of_classes = lambda r: [r.class_names[c] for c in r.classes]
+        if of_classes(self) != of_classes(other):
+            return "counts other classes"
+        known = self.image_names and other.image_names
+        if known and self.image_names != other.image_names:
+            return "is of other images"
+        if self.protocol != other.protocol:
+            return f"was scored otherwise ({other.protocol or 'not recorded how'})"
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the scores, the provenance and the counts as JSON values."""
@@ -175,7 +208,8 @@ class Report:
     def table(self, baseline: "Report | None" = None) -> str:
         """Returns IoU per class and the means, in percent, as text to print.
 
-        With a `baseline` two more columns show its numbers and the gain.
+        With a `baseline` two more columns show its numbers and the gain; below it says
+        where the two cannot be compared like with like.
         """
         show = lambda x: "-" if np.isnan(x) else f"{100 * x:.1f}"
         gain = lambda x: "-" if np.isnan(x) else f"{100 * x:+.1f}"
@@ -216,6 +250,13 @@ class Report:
             lines[-1] += (
                 f"  95 % interval of the mIoU over images: {low:.1f}-{high:.1f}."
             )
+        if self.protocol:
+            lines.append(f"Protocol: {self.protocol}.")
+        if baseline and (gain := self.gain_interval(baseline)):
+            low, high = (100 * x for x in gain)
+            lines.append(f"95 % interval of the gain: {low:+.1f} to {high:+.1f}.")
+        if baseline and (why := self.unlike(baseline)):
+            lines.append(f"Not like with like: before {why}.")
         if self.absent:
             names = ", ".join(self.absent)
             lines.append(

@@ -1,129 +1,292 @@
-"""Optimizers and learning-rate schedules, as PyTorch computes them, in optax."""
+"""Optimizers as PyTorch computes them, in optax, with the published groups."""
 
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import optax
 
 from uda_jax import factories
 from uda_jax.errors import UserError
-from uda_jax.models.model import Model, matches
+from uda_jax.models.model import Model, check_options
+from uda_jax.schedules import SCHEDULES
+from uda_jax.torch_updates import decay_where_used, repeated_sgd
 
 PyTree = Any
 
 
-def poly(
-    learning_rate, steps, *, power=0.9, warmup_steps=0, warmup_start=1e-5, horizon=0
-):
-    """lr(t) = learning_rate * (1 - (t - warmup) / (horizon - warmup))^power.
+class Recipe(NamedTuple):
+    """What a row of OPTIMIZERS asks for, without the network.
 
-    The horizon is the run's own length, `steps`, unless it is given: MaxSquare and
-    ADVENT lay the schedule out for 200,000 or 250,000 steps and stop long before.
-
-    During the warm-up (t <= warmup_steps, if any) TUFL's exponential rise:
-    lr(t) = warmup_start * (learning_rate / warmup_start)^(t / warmup_steps).  t counts
-    optimizer steps from 0.  Published TUFL runs use no warm-up.
+    Attributes:
+      learning_rate: what the schedule starts from.
+      head_multiplier: factor on the rate of the network's heads.
+      update: rate -> transformation of gradients into updates.
+      repeated: (rate, visits) -> the same for parameters that the published program
+        listed `visits` times; None where each counts once.
     """
 
-    if horizon and horizon < steps:
-        raise UserError(
-            f"schedule.horizon={horizon} ends before the run does (steps={steps}): "
-            "give at least that, or 0 for the run's own length."
+    learning_rate: float
+    head_multiplier: float
+    update: Callable[[optax.Schedule], optax.GradientTransformation]
+    repeated: Callable[[optax.Schedule, int], optax.GradientTransformation] | None
+
+
+def sgd(
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    head_multiplier: float = 1.0,
+    momentum: float = 0.9,
+    decay_of: str = "kernels",
+    duplicates: str = "dedup",
+) -> Recipe:
+    """PyTorch's SGD: v <- momentum * v + (g + decay * p); p <- p - lr * v.
+
+    Args:
+      learning_rate: lr at the start, see `SCHEDULES`.
+      weight_decay: decay of the parameters that `decay_of` names; none of those that
+        the loss does not reach, see `decay_where_used`.
+      head_multiplier: factor on the learning rate of the network's heads.
+      momentum: in [0, 1).
+      decay_of: "kernels" (two or more axes), or "all": scales and biases too, PyTorch's
+        default, with which MaxSquare and ADVENT were trained.
+      duplicates: what to do about parameters that the published program listed several
+        times (`Model.visits`), which PyTorch then changed several times in each step.
+        "dedup": once; "legacy_inplace": as torch up to 1.6, which those programs ran
+        on, and "sequential": as torch 1.7 to 1.x; see `repeated_sgd`.
+    """
+    check_options(
+        "sgd",
+        decay_of=(decay_of, tuple(DECAYED)),
+        duplicates=(duplicates, DUPLICATES),
+    )
+
+    def update(rate):
+        return optax.chain(
+            _decay(weight_decay, decay_of),
+            optax.trace(momentum),
+            optax.scale_by_learning_rate(rate),
         )
-    end = horizon or steps
 
-    def schedule(step):
-        # A quotient of whole numbers: 1 - t / steps would lose the last steps' digits.
-        left = (end - step) / max(end - warmup_steps, 1)
-        rate = learning_rate * jax.numpy.clip(left, 0, 1) ** power
-        if not warmup_steps:
-            return rate
-        rise = (learning_rate / warmup_start) ** (step / warmup_steps)
-        return jax.numpy.where(step <= warmup_steps, warmup_start * rise, rate)
+    def repeated(rate, visits):
+        return repeated_sgd(
+            rate,
+            visits,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            decayed=DECAYED[decay_of],
+            accumulate=duplicates == "legacy_inplace",
+        )
 
-    return schedule
-
-
-def constant(learning_rate, steps):
-    """lr(t) = learning_rate."""
-    del steps
-    return optax.constant_schedule(learning_rate)
+    once = duplicates == "dedup"
+    return Recipe(learning_rate, head_multiplier, update, None if once else repeated)
 
 
-SCHEDULES = {"poly": poly, "constant": constant}
+def adam(
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    head_multiplier: float = 1.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    decay_of: str = "kernels",
+) -> Recipe:
+    """PyTorch's Adam: p <- p - lr * m_hat / (sqrt(v_hat) + eps).
+
+    m and v are the moments of g + decay * p, beta1 and beta2, in [0, 1), their decay
+    rates; the other arguments are those of `sgd`.
+    """
+    check_options("adam", decay_of=(decay_of, tuple(DECAYED)))
+
+    def update(rate):
+        return optax.chain(
+            _decay(weight_decay, decay_of),
+            optax.scale_by_adam(beta1, beta2, eps),
+            optax.scale_by_learning_rate(rate),
+        )
+
+    return Recipe(learning_rate, head_multiplier, update, None)
 
 
-def sgd(*, momentum=0.9):
-    """PyTorch's SGD: v <- momentum * v + (g + decay * p); p <- p - lr * v."""
-    return lambda decay: optax.chain(decay, optax.trace(decay=momentum))
+def adamw(
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    head_multiplier: float = 1.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    decay_of: str = "kernels",
+) -> Recipe:
+    """PyTorch's AdamW: p <- p - lr * (m_hat / (sqrt(v_hat) + eps) + decay * p).
+
+    The arguments are those of `adam`.
+    """
+    check_options("adamw", decay_of=(decay_of, tuple(DECAYED)))
+
+    def update(rate):
+        return optax.chain(
+            optax.scale_by_adam(beta1, beta2, eps),
+            _decay(weight_decay, decay_of),
+            optax.scale_by_learning_rate(rate),
+        )
+
+    return Recipe(learning_rate, head_multiplier, update, None)
 
 
-def adamw(*, beta1=0.9, beta2=0.999, eps=1e-8):
-    """PyTorch's AdamW: p <- p - lr * (m_hat / (sqrt(v_hat) + eps) + decay * p)."""
-    return lambda decay: optax.chain(optax.scale_by_adam(beta1, beta2, eps), decay)
+OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw}
+DUPLICATES = ("dedup", "sequential", "legacy_inplace")
 
+# Which leaves decay: params -> tree of booleans.
+DECAYED = {
+    "kernels": lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+    "all": lambda params: jax.tree.map(lambda _: True, params),
+}
 
-OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+# What a number of a row may be; in words, and as a test.
+ABOVE_0 = ("above 0", lambda value: value > 0)
+AT_LEAST_0 = ("at least 0", lambda value: value >= 0)
+BELOW_1 = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+RANGES = {
+    "learning_rate": ABOVE_0,
+    "weight_decay": AT_LEAST_0,
+    "head_multiplier": ABOVE_0,
+    "momentum": BELOW_1,
+    "beta1": BELOW_1,
+    "beta2": BELOW_1,
+    "eps": ABOVE_0,
+}
 
 
 def make_optimizer(
-    optimizer: dict, schedule: dict, *, steps: int, model: Model
+    optimizer: Mapping,
+    schedule: Mapping,
+    *,
+    steps: int,
+    model: Model,
+    discriminator: Mapping | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of a config, with the published parameter groups.
 
-    Weight decay acts on kernels (two or more axes) and never on BatchNorm scales and
-    biases; the learning rate of the network's heads is `head_multiplier` times the rest
-    (10 in SS-ADA and most DeepLab recipes; 1 in TUFL, whose released program multiplies
-    every group by ten, so that its configs state the effective rate).
+    The learning rate of the network's heads is `head_multiplier` times the rest (10 in
+    SS-ADA, MaxSquare, ADVENT and most DeepLab recipes; 1 in TUFL, whose released
+    program multiplies every group by ten, so that its configs state the effective
+    rate).  Discriminators have an optimizer and a schedule of their own.
 
     Args:
-      optimizer: row with name, learning_rate, weight_decay, head_multiplier and the
-        keywords of that entry of OPTIMIZERS.
+      optimizer: row with name and the keywords of that entry of OPTIMIZERS.
       schedule: row with name and the keywords of that entry of SCHEDULES.
       steps: length of the run.
-      model: the segmentation network, which tells what its heads are and which of its
-        parameters never change.
+      model: the segmentation network, which tells what its heads are, which of its
+        parameters never change, and which the published program listed several times.
+      discriminator: {"optimizer": row, "schedule": row} of the method's discriminators;
+        None or {} for a method without.
 
     Returns:
-      (gradient transformation for {'segmentor': ...}, schedule of the base rate).
+      (gradient transformation for {"segmentor": ..., "discriminator"?: ...}, schedule
+      of the segmentor's base rate).  Its init raises a UserError where the parameters
+      have discriminators and the config has no section for them, or the reverse.
+
+    Raises:
+      UserError: an unknown name or option, a number out of range, or an option that
+        this network cannot follow.
     """
-    row = dict(optimizer)
-    learning_rate = row.pop("learning_rate")
-    weight_decay = row.pop("weight_decay")
-    head_multiplier = row.pop("head_multiplier")
-    if learning_rate <= 0:
-        raise UserError(f"optimizer.learning_rate={learning_rate} must be above 0.")
-    rate = factories.build(SCHEDULES, "schedule", schedule, learning_rate, steps)
-    algorithm = factories.build(OPTIMIZERS, "optimizer", row)
-    decay = optax.add_decayed_weights(weight_decay, mask=is_kernel)
-    parts = [algorithm(decay)]
-    if head_multiplier != 1:
-        parts.append(
-            optax.masked(
-                optax.scale(head_multiplier), lambda p: in_segmentor(p, model.heads)
+    recipe, rate = _read("", optimizer, schedule, steps)
+    groups = {"frozen": optax.set_to_zero(), "body": recipe.update(rate)}
+    members = [(pattern, "frozen") for pattern in model.frozen]
+    if recipe.head_multiplier != 1:
+        if not model.heads:
+            raise UserError(
+                f"optimizer.head_multiplier={recipe.head_multiplier}, but this network "
+                "does not say what its heads are: set it to 1, or give Model.heads."
             )
+        groups["heads"] = recipe.update(lambda t: recipe.head_multiplier * rate(t))
+        members.append((model.heads, "heads"))
+    if recipe.repeated:
+        if not model.visits:
+            raise UserError(
+                f'optimizer.duplicates="{optimizer["duplicates"]}" repeats how a '
+                "published program listed its parameters, and nothing is known of this "
+                'network: set it to "dedup", or take deeplabv2\'s form "original".'
+            )
+        for pattern, visits in model.visits:
+            groups[f"visited_{visits}_times"] = recipe.repeated(rate, visits)
+            members.append((pattern, f"visited_{visits}_times"))
+    if discriminator:
+        groups["discriminator"] = _discriminator_update(discriminator, steps)
+
+    def group_of(params):
+        _check_parts(params, discriminator)
+        segmentor = {"segmentor": first_match(params["segmentor"], members, "body")}
+        return {part: "discriminator" for part in params} | segmentor
+
+    return optax.partition(groups, group_of), rate
+
+
+def base_rate(optimizer: Mapping, schedule: Mapping, *, steps: int) -> optax.Schedule:
+    """The learning rate before any multiplier; arguments as of `make_optimizer`."""
+    return _read("", optimizer, schedule, steps)[1]
+
+
+def first_match(params: PyTree, table: list[tuple[str, str]], otherwise: str) -> PyTree:
+    """For each leaf the word beside the first expression that matches its path."""
+
+    def one(path, _):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found = (word for pattern, word in table if re.match(pattern, name))
+        return next(found, otherwise)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _read(prefix, optimizer, schedule, steps):
+    """(Recipe, schedule) of two rows; `prefix` says where in the config they stand."""
+    kind = f"{prefix}optimizer"
+    recipe = factories.build(OPTIMIZERS, kind, optimizer)
+    for key, (words, allowed) in RANGES.items():
+        if key in optimizer and not allowed(optimizer[key]):
+            raise UserError(f"{kind}.{key}={optimizer[key]} must be {words}.")
+    rate = factories.build(
+        SCHEDULES, f"{prefix}schedule", schedule, recipe.learning_rate, steps
+    )
+    return recipe, rate
+
+
+def _discriminator_update(section, steps):
+    if set(section) != {"optimizer", "schedule"}:
+        raise UserError(
+            f"config.discriminator has the keys {', '.join(sorted(section))}: give it "
+            '"optimizer" and "schedule", each a row like the config\'s own.'
         )
-    parts.append(optax.scale_by_learning_rate(rate))
-    chain = optax.chain(*parts)
-    if model.frozen:
-        chain = optax.partition(
-            {"trained": chain, "frozen": optax.set_to_zero()},
-            lambda params: jax.tree.map(
-                lambda frozen: "frozen" if frozen else "trained",
-                in_segmentor(params, *model.frozen),
-            ),
+    recipe, rate = _read(
+        "discriminator.", section["optimizer"], section["schedule"], steps
+    )
+    if recipe.head_multiplier != 1 or recipe.repeated:
+        raise UserError(
+            "discriminator.optimizer sets head_multiplier or duplicates, which speak "
+            "of the segmentation network: leave both out."
         )
-    return chain, rate
+    return recipe.update(rate)
 
 
-def is_kernel(params: PyTree) -> PyTree:
-    """Tree of booleans: leaves with two or more axes."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+def _check_parts(params, discriminator):
+    if "discriminator" in params and not discriminator:
+        raise UserError(
+            "The method has discriminators, and config.discriminator is empty: give it "
+            'their "optimizer" and "schedule".'
+        )
+    if discriminator and "discriminator" not in params:
+        raise UserError(
+            "config.discriminator is given, and the method has no discriminators: "
+            "leave it empty, or choose another method."
+        )
 
 
-def in_segmentor(params: PyTree, *patterns: str) -> PyTree:
-    """Tree of booleans: leaves of 'segmentor' whose path a pattern matches."""
-    return {
-        part: matches(tree, patterns if part == "segmentor" else ())
-        for part, tree in params.items()
-    }
+def _decay(weight_decay, decay_of):
+    """Weight decay as a part of a chain; 0 keeps no state."""
+    if not weight_decay:
+        return optax.identity()
+    return optax.masked(decay_where_used(weight_decay), DECAYED[decay_of])

@@ -100,14 +100,18 @@ class Predictor:
         flip: bool = False,
         size: Sequence[int] | None = None,
         filter: str = "area",
+        resize: str = "probabilities",
+        align_corners: bool = True,
         batch_size: int = 1,
     ):
         """Takes any forward function; `from_workdir` takes a run of this library.
 
         Args:
-          forward: normalised float32 [B, H, W, 3] -> logits [B, H, W, C].
+          forward: normalised float32 [B, H, W, 3] -> logits [B, H, W, C]; with
+            resize="direct" it takes their `size`, as those of `make_forward` do.
           label_space: what the C classes are.
-          mode, window, stride, scales, flip: see `inference.inference_options`.
+          mode, window, stride, scales, flip, resize, align_corners: see
+            `inference.inference_options`; here the photograph has the label's part.
           size: (height, width) that the network sees; the photograph's by default.
             Results always have the photograph's own size.
           filter: how it is resized to that; key of `uda_jax.data.resizing.FILTERS`.
@@ -119,7 +123,9 @@ class Predictor:
         if not isinstance(forward, jax.tree_util.Partial):
             forward = jax.tree_util.Partial(forward)
         self._forward = forward
-        options = inference_options(mode, window, stride, scales, flip)
+        options = inference_options(
+            mode, window, stride, scales, flip, resize, align_corners
+        )
         options["per_pass"] = batch_size
 
         @functools.partial(jax.jit, static_argnames="output_size")
@@ -157,9 +163,37 @@ class Predictor:
 
         run = load_run(workdir, checkpoint)
         forward = make_forward(run.model, run.params, run.batch_stats)
+        return cls._of_run(run, forward, options)
+
+    @classmethod
+    def from_workdirs(
+        cls,
+        workdirs: Sequence[str | os.PathLike],
+        weights: Sequence[float] = (),
+        checkpoint: str = "latest",
+        **options,
+    ) -> "Predictor":
+        """Loads several runs, whose weighted logits are added: an ensemble.
+
+        Args:
+          workdirs: folders of runs with one label space and one evaluation.
+          weights: one for each, which sum to 1; equal ones by default.
+          checkpoint, **options: as in `from_workdir`.
+
+        Raises:
+          UserError: see `uda_jax.ensemble.load_members`.
+        """
+        from uda_jax.ensemble import load_members, sum_of_logits
+
+        members = load_members(workdirs, weights, checkpoint)
+        return cls._of_run(members[0].run, sum_of_logits(members), options)
+
+    @classmethod
+    def _of_run(cls, run, forward, options):
         evaluation = without_labels(run.config.evaluation)
-        if "mode" in options:  # another mode brings its own window and stride
-            del evaluation["window"], evaluation["stride"]
+        if "mode" in options:  # another mode brings its own of these
+            for key in ("window", "stride", "resize", "align_corners"):
+                del evaluation[key]
         return cls(forward, run.label_space, **(evaluation | options))
 
     @classmethod

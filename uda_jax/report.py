@@ -30,7 +30,9 @@ def write_report(
     strip_captions: Sequence[str] = (),
     baseline: Report | None = None,
     baseline_name: str = "before",
+    others: Mapping[str, Report] | None = None,
     commands: Sequence[str] = (),
+    next_commands: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes workdir/report.html: scores, pictures, curves, settings, commands.
@@ -49,7 +51,10 @@ def write_report(
       strip_captions: a caption per strip.
       baseline: an evaluation to compare with: of the start, or of another run.
       baseline_name: what it is called in the tables.
+      others: further evaluations on the same images, by name: their mIoU and the gain
+        over each, with its interval.
       commands: shell commands that reproduce the run.
+      next_commands: those of the stages that follow.
       versions: what it ran with, name -> version.
 
     Returns:
@@ -58,10 +63,12 @@ def write_report(
     captions = list(strip_captions) or [""] * len(strips)
     sections = [
         ("", _headline(report, baseline, baseline_name)),
+        ("Beside it", _beside(report, others or {})),
         ("Pictures", _pictures(strips, captions, report, colors)),
         ("IoU per class", _classes(report, colors, baseline, baseline_name)),
         ("Largest mistakes", _mistakes(report, colors)),
         ("Curves", _curves(history, baseline)),
+        ("What comes next", _shell(next_commands)),
         ("How it was made", _making(report, config, commands, versions or {})),
     ]
     return write_atomically(Path(workdir) / "report.html", page(title, sections))
@@ -82,6 +89,11 @@ def _headline(report, baseline, baseline_name):
     tiles += [(f"mIoU, {k}", percent(v), "") for k, v in report.miou_also.items()]
     if baseline is not None:
         note = f"points over {text(baseline_name)} ({percent(baseline.miou)})"
+        if interval := report.gain_interval(baseline):
+            low, high = (percent(v, "+") for v in interval)
+            note += f", {low} to {high} (95 %, over images)"
+        elif why := report.unlike(baseline):
+            note += f"; not like with like: it {text(why)}"
         tiles.append(("gain", _gain(report.miou - baseline.miou), note))
     tiles.append(("pixel accuracy", percent(report.pixel_accuracy), ""))
     tiles.append(("mean accuracy", percent(report.mean_accuracy), ""))
@@ -92,28 +104,27 @@ def _headline(report, baseline, baseline_name):
         f"<small>{note}</small></div>"
         for name, value, note in tiles
     )
-    facts = (
-        "network",
-        "method",
-        "step",
-        "checkpoint",
-        "mode",
-        "size",
-        "scales",
-        "flip",
-    )
+    facts = ("network", "method", "step", "checkpoint", "protocol")
     line = " · ".join(
-        f"{key} {_value(report.provenance[key])}"
+        f"{key} {text(report.provenance[key])}"
         for key in facts
         if report.provenance.get(key) is not None
     )
     return f"<p class=facts>{line}</p><div class=tiles>{cells}</div>"
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return text(", ".join(map(str, value)) if isinstance(value, list) else value)
+def _beside(report, others):
+    rows = []
+    for name, other in others.items():
+        low, high = report.gain_interval(other) or (np.nan, np.nan)
+        rows.append(
+            f"<tr><td>{text(name)}<td>{percent(other.miou)}"
+            f"<td>{_gain(report.miou - other.miou)}"
+            f"<td>{percent(low, '+')} to {percent(high, '+')}"
+        )
+    head = "<th>alone<th>mIoU in %<th>gain<th>95 % interval, over images"
+    body = f"<tbody>{''.join(rows)}</tbody>"
+    return f"<table><thead><tr>{head}</thead>{body}</table>" if rows else ""
 
 
 def _pictures(strips, captions, report, colors):
@@ -221,10 +232,12 @@ def _curves(history, baseline):
     return f"<div class=charts>{''.join(charts)}</div>" if charts else ""
 
 
+def _shell(commands):
+    return f"<pre>{text(chr(10).join(commands))}</pre>" if commands else ""
+
+
 def _making(report, config, commands, versions):
-    parts = []
-    if commands:
-        parts.append(f"<pre>{text(chr(10).join(commands))}</pre>")
+    parts = [_shell(commands)]
     if versions:
         listed = " · ".join(f"{text(k)} {text(v)}" for k, v in versions.items())
         parts.append(f"<p class=caption>{listed}</p>")

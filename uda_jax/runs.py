@@ -5,7 +5,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +31,10 @@ PyTree = Any
 # What may differ when a run goes on: it changes no number of the run.
 FREE_KEYS = (
     *("data.threads", "data.workers", "data.prepared"),
-    *("log_every", "panels_every", "evaluation.batch_size"),
+    *("log_every", "panels_every", "evaluation.batch_size", "next"),
 )
+# Where a run's weights came from.
+ORIGINS = ("init_from", "init_new_heads", "continue_from")
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "clu", "numpy")
 
 
@@ -42,6 +45,7 @@ class Run(NamedTuple):
     model: Model
     params: PyTree  # of the segmentor
     batch_stats: PyTree
+    discriminators: dict[str, PyTree]  # {'main', 'aux'}; {} where the method has none
     label_space: LabelSpace
     step: int
 
@@ -64,7 +68,10 @@ def check_config(config: ConfigDict) -> None:
         )
     evaluated_classes(config)
     look = config.evaluation
-    inference_options(look.mode, look.window, look.stride, look.scales, look.flip)
+    inference_options(
+        *(look.mode, look.window, look.stride, look.scales, look.flip),
+        *(look.resize, look.align_corners),
+    )
     for key in ("size", "label_size"):
         if look[key]:
             pair(key, look[key], "evaluation")
@@ -162,11 +169,12 @@ def _program() -> list[str]:
     return [path.name]
 
 
-def write_provenance(workdir: Path) -> None:
-    """Adds this start to workdir/provenance.json: one entry for each (re)start."""
+def write_provenance(workdir: Path, origin: str) -> None:
+    """Adds this start, with where its weights are from, to workdir/provenance.json."""
     path = workdir / "provenance.json"
     starts = json.loads(path.read_text()) if path.exists() else []
-    write_atomically(path, json.dumps([*starts, provenance()], indent=2))
+    start = {**provenance(), "weights": origin}
+    write_atomically(path, json.dumps([*starts, start], indent=2))
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -197,12 +205,30 @@ def read_config(workdir: Path) -> ConfigDict:
     return ConfigDict(values)
 
 
+@contextmanager
+def open_checkpoints(workdir: Path) -> Iterator[Checkpoints]:
+    """The checkpoints of a run that may still be training; nothing is written.
+
+    Raises:
+      UserError: it has none.
+    """
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{workdir} has no checkpoint yet: train it first.")
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        yield checkpoints
+    finally:
+        checkpoints.close()
+
+
 def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
     """Config, network and weights of a finished or running run.
 
     Args:
       workdir: what `--workdir` was.
-      checkpoint: 'latest', or 'best' by the mIoU on the run's own test images.
+      checkpoint: 'latest', or 'best' by the mIoU on the run's own test images; of a run
+        that continues another, among its own steps.
 
     Raises:
       UserError: no run there, or no such checkpoint yet.
@@ -210,22 +236,17 @@ def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
     workdir = Path(workdir)
     config = read_config(workdir)
     model = make_model(config)
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise UserError(f"{workdir} has no checkpoint yet: train it first.")
-    checkpoints = Checkpoints(folder, read_only=True)
-    try:
+    with open_checkpoints(workdir) as checkpoints:
         step = checkpoints.find(checkpoint)
         if step is None:
             raise UserError(f"{workdir} has no {checkpoint} checkpoint yet: train it.")
         parts = checkpoints.restore_parts(step, ("params", "batch_stats"))
-    finally:
-        checkpoints.close()
     return Run(
         config=config,
         model=model,
         params=parts["params"]["segmentor"],
         batch_stats=parts["batch_stats"],
+        discriminators=parts["params"].get("discriminator", {}),
         label_space=label_space_of(config),
         step=step,
     )

@@ -34,26 +34,29 @@ def whole_probs(
     *,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> jax.Array:
     """Mean over scales (and mirror images) of softmax(forward(image)).
 
     Images and probabilities are resized bilinearly with align_corners=True.
 
     Args:
-      forward: normalised float32 [B, h, w, 3] -> logits [B, h, w, C].
+      forward: normalised float32 [B, h, w, 3] -> logits, [B, h, w, C] or already
+        [B, *size, C].
       image: normalised float32 [B, H, W, 3].
       scales: factors of the sides; the network sees (int(H*s), int(W*s)).
       flip: also look at each image mirrored left to right.
+      size: (height, width) of the result; the image's by default.
 
     Returns:
-      [B, H, W, C] float32 probabilities.
+      [B, *size, C] float32 probabilities.
     """
-    size = image.shape[1:3]
+    own = image.shape[1:3]
     total = 0.0
     for scale in scales:
-        scaled = resize_bilinear(image, _scaled(size, scale), align_corners=True)
+        scaled = resize_bilinear(image, _scaled(own, scale), align_corners=True)
         probs = _softmax_sum(forward, scaled, flip)
-        total += resize_bilinear(probs, size, align_corners=True)
+        total += resize_bilinear(probs, size or own, align_corners=True)
     return total / (len(scales) * (1 + flip))
 
 

@@ -1,8 +1,9 @@
 """What people look at: the header, the panels, the evaluation and the final report."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from PIL import Image
 
-from uda_jax import runs
+from uda_jax import runs, stages
 from uda_jax.benchmarks import evaluated_classes, label_space_of, open_dataset
 from uda_jax.data.dataset import Dataset
 from uda_jax.errors import UserError
@@ -50,6 +51,10 @@ def header(config: ConfigDict, workdir: Path, state, origin: str, data: str) -> 
         "devices": f"{jax.device_count()} x {device.device_kind} in "
         f"{jax.process_count()} process(es)",
     }
+    if config.discriminator:
+        kinds = (config.discriminator.optimizer, config.discriminator.schedule)
+        of_it = "; ".join(_options(dict(kind)) for kind in kinds)
+        rows["optimizer"] += f"; discriminator: {of_it}"
     return "\n".join(f"{name:12s}{text}" for name, text in rows.items())
 
 
@@ -142,14 +147,32 @@ def assess(config, model: Model, state, test: Dataset, mesh: Mesh, step: int) ->
     if evaluation.mode == "whole" and evaluation.batch_size % mesh.size == 0:
         sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     forward = make_forward(model, state.params["segmentor"], state.batch_stats)
-    return _evaluate(config, forward, test, step, "latest", sharding)
+    return score(
+        config, forward, test, sharding=sharding, step=step, checkpoint="latest"
+    )
 
 
-def _evaluate(config, forward, test, step, checkpoint, sharding=None, on="test"):
+def score(
+    config: ConfigDict,
+    forward: Callable,
+    images: Dataset,
+    *,
+    on: str = "test",
+    sharding: NamedSharding | None = None,
+    **facts: Any,
+) -> Report:
+    """Evaluates `forward` as a config says.
+
+    Args:
+      config: of a run: its benchmark, classes and evaluation count.
+      forward, images, sharding: see `evaluate`.
+      on: what `images` are called in the config.
+      **facts: of the report's provenance: step, checkpoint...
+    """
     classes, also = evaluated_classes(config)
     return evaluate(
         forward,
-        test,
+        images,
         num_classes=label_space_of(config).num_classes,
         classes=classes,
         also=also,
@@ -159,50 +182,46 @@ def _evaluate(config, forward, test, step, checkpoint, sharding=None, on="test")
             "images": on,
             "network": config.model.name,
             "method": config.method.name,
-            "step": step,
-            "checkpoint": checkpoint,
+            **facts,
         },
         **config.evaluation.to_dict(),
     )
 
 
 def baseline_of(config: ConfigDict, report: Report) -> Report | None:
-    """The evaluation of the run that this one started from.
+    """The evaluation of the run that this one started from or continues.
 
     None where there was no run, or where its classes are others than `report`'s.
     """
-    path = Path(config.init_from) / "report.json" if config.init_from else None
-    if not path or not path.exists():
+    former = config.init_from or config.continue_from
+    if not former or not (Path(former) / "report.json").exists():
         return None
-    baseline = Report.load(path)
+    baseline = Report.load(Path(former) / "report.json")
     same = lambda r: (list(r.class_names), list(r.classes))
     return baseline if same(baseline) == same(report) else None
 
 
 def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -> None:
-    """Writes report.json, pictures.png and report.html, and prints the table."""
+    """Writes report.json, pictures.png and report.html, and prints the table.
+
+    The last lines on the console are the commands of the stages that follow.
+    """
     space = label_space_of(config)
+    former = config.init_from or config.continue_from
+    following = stages.next_commands(config, workdir)
     baseline = baseline_of(config, report)
     report.save(workdir / "report.json")
     # One process works here alone, so it needs arrays of its own.
     params, batch_stats = to_host((state.params["segmentor"], state.batch_stats))
     predictors = {}
     if baseline is not None:
-        predictors["before"] = Predictor.from_workdir(config.init_from)
+        predictors["before"] = Predictor.from_workdir(former)
     predictors["after" if predictors else "prediction"] = Predictor(
         make_forward(model, params, batch_stats),
         space,
         **without_labels(config.evaluation),
     )
-    chosen = np.linspace(0, len(test) - 1, min(_STRIPS, len(test))).astype(int)
-    strips, captions = [], []
-    for index in chosen:
-        item = test[int(index)]
-        row = {"image": item["image"], "label": colorize(item["label"], space.colors)}
-        for name, predictor in predictors.items():
-            row[name] = predictor(item["image"]).colors
-        strips.append(row)
-        captions.append(str(item["name"]))
+    strips, captions = compare(test, predictors, space)
     picture = panel(strips, legend_of=(space.classes, space.colors), cell_width=320)
     Image.fromarray(picture).save(workdir / "pictures.png")
     starts = json.loads((workdir / "provenance.json").read_text())
@@ -216,8 +235,9 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
         strips=strips,
         strip_captions=captions,
         baseline=baseline,
-        baseline_name=config.init_from or "before",
+        baseline_name=former or "before",
         commands=list(dict.fromkeys(start["command"] for start in starts)),
+        next_commands=following,
         versions={
             "uda_jax commit": starts[-1]["commit"],
             "python": starts[-1]["python"],
@@ -229,12 +249,47 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
     if baseline is not None:
         gain = 100 * (report.miou - baseline.miou)
         print(
-            f"mIoU {100 * report.miou:.2f}, {gain:+.2f} points over {config.init_from} "
+            f"mIoU {100 * report.miou:.2f}, {gain:+.2f} points over {former} "
             f"({100 * baseline.miou:.2f})"
         )
     else:
         print(f"mIoU {100 * report.miou:.2f}")
     print(f"report: {workdir / 'report.html'}")
+    for command in following:
+        print(f"next:   {command}")
+
+
+def compare(
+    images: Dataset, predictors: Mapping[str, Predictor], space: LabelSpace
+) -> tuple[list[dict[str, np.ndarray]], list[str]]:
+    """Rows {"image", "label", name of a predictor: its colours}, and their captions."""
+    strips, captions = [], []
+    for index in np.linspace(0, len(images) - 1, min(_STRIPS, len(images))).astype(int):
+        item = images[int(index)]
+        row = {"image": item["image"], "label": colorize(item["label"], space.colors)}
+        for name, predictor in predictors.items():
+            row[name] = predictor(item["image"]).colors
+        strips.append(row)
+        captions.append(str(item["name"]))
+    return strips, captions
+
+
+def images_of(config: ConfigDict, on: str) -> Dataset:
+    """The labelled images that scores are of.
+
+    Args:
+      config: of a run.
+      on: "test" or "validation".
+
+    Raises:
+      UserError: the config has none, or what their reader raises.
+    """
+    if not config[on]:
+        raise UserError(
+            f"benchmark {config.benchmark} has no {on} images: set the config's "
+            f"{on} to a reader's row, or leave --on={on} out."
+        )
+    return open_dataset(config[on], label_space_of(config))
 
 
 def evaluate_run(
@@ -249,18 +304,14 @@ def evaluate_run(
 
     Raises:
       UserError: the workdir is of a config that differs in more than `evaluation`,
-        `test`, `validation`, `init_from` and `init_new_heads`, or has no validation.
+        `test`, `validation` and where its weights came from, or has no validation.
     """
-    if on == "validation" and not config.validation:
-        raise UserError(
-            f"benchmark {config.benchmark} has no validation images: set the config's "
-            "validation to a reader's row, or leave --on=validation out."
-        )
+    images = images_of(config, on)
     suffix = "" if on == "test" else f"_{on}"
     if config.init_from and not (workdir / "config.json").exists():
-        return _evaluate_init_from(config, workdir, on, suffix)
+        return _evaluate_init_from(config, workdir, images, on, suffix)
     run = runs.load_run(workdir, checkpoint)
-    free = ("evaluation", "test", "validation", "init_from", "init_new_heads")
+    free = ("evaluation", "test", "validation", *runs.ORIGINS)
     kept = lambda c: {k: v for k, v in json.loads(c.to_json()).items() if k not in free}
     differing = runs.differences(kept(run.config), kept(config))
     if differing:
@@ -269,13 +320,12 @@ def evaluate_run(
             f"({'; '.join(differing[:4])}): give the --config that trained it."
         )
     forward = make_forward(run.model, run.params, run.batch_stats)
-    images = open_dataset(config[on], label_space_of(config))
-    report = _evaluate(config, forward, images, run.step, checkpoint, on=on)
+    report = score(config, forward, images, on=on, step=run.step, checkpoint=checkpoint)
     path = workdir / f"evaluate_{checkpoint}{suffix}.json"
     return _tell(report, f"at step {run.step}", path)
 
 
-def _evaluate_init_from(config: ConfigDict, workdir: Path, on: str, suffix: str):
+def _evaluate_init_from(config, workdir: Path, images: Dataset, on: str, suffix: str):
     if config.init_new_heads:
         raise UserError(
             "init_new_heads=True leaves heads untrained, which says nothing about the "
@@ -287,10 +337,9 @@ def _evaluate_init_from(config: ConfigDict, workdir: Path, on: str, suffix: str)
     params, batch_stats, origin = runs.load_weights(
         config.init_from, *own, row=config.model, label_space=label_space_of(config)
     )
-    images = open_dataset(config[on], label_space_of(config))
     print(f"weights     {origin}")
     forward = make_forward(model, params, batch_stats)
-    report = _evaluate(config, forward, images, 0, "init_from", on=on)
+    report = score(config, forward, images, on=on, step=0, checkpoint="init_from")
     return _tell(report, "as loaded", workdir / f"evaluate_init_from{suffix}.json")
 
 

@@ -58,10 +58,12 @@ def read(path: str | os.PathLike) -> Any:
         ) from error
     if data[:2] == b"PK":
         return _read_zip(path, data)
-    if data[:1] == b"\x80":
-        return _read_legacy(path, data)
+    # Before the pickle: a header of 128, 384, ... bytes begins like one.  The magic
+    # number of PyTorch's has another byte in the place of the brace.
     if data[8:9] == b"{":
         return _read_safetensors(path)
+    if data[:1] == b"\x80":
+        return _read_legacy(path, data)
     raise UserError(
         f"{path} is no checkpoint (it begins with {data[:8]!r}): give a file of "
         "torch.save or a safetensors file."

@@ -14,16 +14,16 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from uda_jax import parallel, runs, summary, writers
+from uda_jax import parallel, runs, stages, summary, writers
 from uda_jax.benchmarks import label_space_of
-from uda_jax.checkpoints import Checkpoints
+from uda_jax.checkpoints import Checkpoints, has_checkpoint
 from uda_jax.factories import build
 from uda_jax.labels import LabelSpace
 from uda_jax.methods import METHODS
 from uda_jax.methods.method import Method
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
-from uda_jax.optimizers import make_optimizer
+from uda_jax.optimizers import base_rate, make_optimizer
 from uda_jax.training_data import open_training_data
 
 PyTree = Any
@@ -142,6 +142,9 @@ def make_train_step(
 def fit(config: ConfigDict, workdir: str | Path) -> Report:
     """Trains what `config` describes in `workdir`, or goes on with it.
 
+    A new run starts from random weights, from those of `config.init_from`, or in the
+    state in which `config.continue_from` stopped; see `uda_jax.stages`.
+
     Writes config.json, provenance.json, data.json, parameters.txt, metrics.jsonl,
     tensorboard/, panels/, checkpoints/, pictures.png, report.json and report.html.
 
@@ -153,12 +156,18 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     """
     workdir, mesh = Path(workdir), parallel.make_mesh()
     runs.check_config(config)
+    stages.check_stages(config)
     parallel.check_batch(config.batch_size, config.accumulate_steps, mesh)
     label_space = label_space_of(config)
     model = runs.make_model(config)
     optimizer, learning_rate = make_optimizer(
-        config.optimizer, config.schedule, steps=config.steps, model=model
-    )
+        config.optimizer, config.schedule, steps=config.steps, model=model,
+        discriminator=config.discriminator,
+    )  # fmt: skip
+    rates = {"optimizer/learning_rate": learning_rate}
+    if config.discriminator:
+        rate = base_rate(**config.discriminator, steps=config.steps)
+        rates["optimizer/discriminator_learning_rate"] = rate
     runs.check_workdir(workdir, config)
     data = open_training_data(
         config, needs_target=method_needs_target(config), workdir=workdir
@@ -174,27 +183,30 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     data.batches(0).close()
     for dataset in filter(None, (data.source, data.target, data.test)):
         dataset[0]
+    resumes = has_checkpoint(workdir / "checkpoints")
     state, origin = init_state(
-        model, method, optimizer, config.seed, config.init_from, config.init_new_heads,
-        config.model, label_space,
+        model, method, optimizer, config.seed, "" if resumes else config.init_from,
+        config.init_new_heads, config.model, label_space,
     )  # fmt: skip
     state = parallel.replicate(state, mesh)
+    if config.continue_from and not resumes:
+        state, origin = stages.continue_run(config, state)
 
     if parallel.is_main():
         runs.open_workdir(workdir, config)
     parallel.wait_for_all("workdir")
     checkpoints = Checkpoints(workdir / "checkpoints")
-    start = checkpoints.find("latest") or 0
-    if start:
-        state = checkpoints.restore(start, state)
+    if resumes:
+        start = checkpoints.find("latest")
+        state, origin = checkpoints.restore(start, state), f"goes on from step {start}"
+    start = int(state.step)
     live = writers.Live(config.steps, start, config.batch_size)
     writer = writers.make_writer(workdir, start_step=start)
     if parallel.is_main():
-        runs.write_provenance(workdir)
+        runs.write_provenance(workdir, origin)
         data.record(workdir)
-        if not start:
+        if not resumes:
             summary.write_parameters(workdir, state.params, writer)
-        origin = f"goes on from step {start}" if start else origin
         live.say(summary.header(config, workdir, state, origin, data.summary()))
     train_step = make_train_step(
         method,
@@ -224,7 +236,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
             if due(config.log_every, step) or saves or pauses or step == start + 1:
                 row = log.flush(step)
                 speed = live.update(step, row)
-                row["optimizer/learning_rate"] = float(learning_rate(step - 1))
+                row |= {name: float(rate(step - 1)) for name, rate in rates.items()}
                 row["time/images_per_second"] = speed
                 writer.write_scalars(step, row)
             if due(config.panels_every, step):

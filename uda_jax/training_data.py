@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from uda_jax import parallel
 from uda_jax.benchmarks import open_datasets
+from uda_jax.checkpoints import has_checkpoint
 from uda_jax.class_weights import FREQUENCIES, from_frequencies
 from uda_jax.data.daformer_statistics import read_daformer
 from uda_jax.data.dataset import Dataset
@@ -183,7 +184,7 @@ def open_training_data(
 def _recorded(workdir: Path) -> dict[str, tuple[str, str]]:
     """{domain: (what a run that goes on read, fingerprint)}; {} for a new run."""
     path = workdir / _RECORD
-    if not any((workdir / "checkpoints").glob("*")):
+    if not has_checkpoint(workdir / "checkpoints"):
         return {}  # nothing was learned yet that other data could contradict
     try:
         rows = json.loads(path.read_text())

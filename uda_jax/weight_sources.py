@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from uda_jax import torch_files
 from uda_jax.convert import Given, by_path, leaves_by_path
-from uda_jax.errors import UserError
+from uda_jax.errors import UserError, did_you_mean
 from uda_jax.factories import build, keywords
 from uda_jax.labels import LabelSpace, space_of
 from uda_jax.models import MODELS, Model, Prediction
@@ -83,12 +83,12 @@ class Source(NamedTuple):
 
 
 def open_source(
-    path: str | os.PathLike, *, copy: str = "student", model: str = ""
+    path: str | os.PathLike, *, copy: str = "student", model: str = "", part: str = ""
 ) -> Source:
     """What `path` holds, before it is fitted to a network.
 
     Args:
-      path, copy: see `load_weights_file`.
+      path, copy, part: see `load_weights_file`.
       model: what a file of no known kind is taken for.
 
     Raises:
@@ -102,7 +102,12 @@ def open_source(
     if (own or saved is None) and copy != "student":
         raise UserError(f"{path} holds one network alone: leave out --copy={copy}.")
     if saved is None:
-        return _open_workdir(path)
+        return _open_discriminator(path, part) if part else _open_workdir(path)
+    if part:
+        raise UserError(
+            f"{path} is no workdir of a run, and only such hold parts: leave out "
+            f"--part={part}."
+        )
     if own:
         return _open_converted(path, path.with_suffix(".json"), saved)
     found = recognise(saved, str(path), copy, model)
@@ -222,6 +227,25 @@ def _open_workdir(path) -> Source:
         run.config.label_space, {},
         lambda network: leaves_by_path(run.params, run.batch_stats), settled=True,
         step=run.step, classes=run.config.classes,
+    )  # fmt: skip
+
+
+def _open_discriminator(path, part) -> Source:
+    from uda_jax.runs import load_run  # which imports this module
+
+    run = load_run(path)
+    parts = {f"discriminator/{name}": x for name, x in run.discriminators.items()}
+    if part not in parts:
+        raise UserError(
+            f"{path} (a run of {run.config.method.name}) has no part {part}"
+            f"{did_you_mean(part, parts)}: it has {', '.join(parts) or 'none'}; leave "
+            "--part out for its segmentation network."
+        )
+    return Source(
+        f"{path} (a run), {part}", f"a run's {part}", ("discriminator",), {},
+        run.label_space.num_classes, run.config.label_space, {},
+        lambda network: leaves_by_path(parts[part], {}), step=run.step,
+        classes=run.config.classes,
     )  # fmt: skip
 
 

@@ -79,6 +79,7 @@ def load_weights_file(
     num_classes: int = 0,
     label_space: str = "",
     copy: str = "student",
+    part: str = "",
     new_heads: bool = False,
     seed: int = 0,
     **options: Any,
@@ -91,6 +92,8 @@ def load_weights_file(
       num_classes: as `model`; another number than the file's needs new_heads.
       label_space: key of LABEL_SPACES, what the classes are.
       copy: "student", "teacher" or "imagenet", in a checkpoint of self-training.
+      part: "discriminator/main" or "discriminator/aux", of the workdir of a run that
+        has it; "" for the segmentation network.
       new_heads: leaves outside of the backbone that the file lacks, or has in another
         shape, take initial values.
       seed: of those.
@@ -106,7 +109,7 @@ def load_weights_file(
             f'model "{model}" is unknown{did_you_mean(model, NETWORKS)}: choose one of '
             f"{', '.join(NETWORKS)}."
         )
-    source = open_source(path, copy=copy, model=model)
+    source = open_source(path, copy=copy, model=model, part=part)
     name = model or (source.models[0] if len(source.models) == 1 else "")
     if name not in source.models:
         told = f"--model={name}" if name else "no --model"

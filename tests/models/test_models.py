@@ -55,17 +55,20 @@ def test_every_frozen_expression_matches_something(network):
         assert any(re.match(pattern, path) for path in names(params)), pattern
 
 
-@pytest.mark.parametrize("train", [True, False])
-def test_prediction_has_the_size_of_an_odd_image(network, train):
+@pytest.mark.parametrize(("train", "size"), [(True, None), (False, (90, 20))])
+def test_prediction_has_the_size_of_an_odd_image_or_the_one_told(network, train, size):
     _, model, (params, stats) = network
     prediction, new = jax.eval_shape(
-        lambda *trees, x: model.forward(*trees, x, train=train, rngs=KEY),
+        lambda *trees, x: model.forward(*trees, x, train=train, rngs=KEY, size=size),
         params,
         stats,
         x=jax.ShapeDtypeStruct((2, 37, 51, 3), jnp.float32),
     )
     for logits in (prediction.logits, *prediction.aux_logits):
-        assert (logits.shape, logits.dtype) == ((2, 37, 51, 5), jnp.float32)
+        assert (logits.shape, logits.dtype) == (
+            (2, *(size or (37, 51)), 5),
+            jnp.float32,
+        )
     assert jax.tree.structure(new) == jax.tree.structure(stats)
 
 

@@ -8,21 +8,24 @@ the label 0 for the source follow their released programs.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from uda_jax import losses
 from uda_jax.losses.adversarial import GANS
 from uda_jax.methods.method import Method
-from uda_jax.methods.supervised import check_choice
-from uda_jax.methods.two_domains import (
-    Term,
+from uda_jax.methods.supervised import (
+    check_choice,
     check_weights,
     first_auxiliary,
-    two_domain_method,
 )
+from uda_jax.methods.two_domains import Term, two_domain_method
 from uda_jax.models.discriminator import discriminator
 
 SOURCE, TARGET = 0, 1
-SIGNALS = {"self_information": losses.self_information, "softmax": jax.nn.softmax}
+SIGNALS = {
+    "self_information": losses.self_information,
+    "softmax": lambda logits: jax.nn.softmax(logits.astype(jnp.float32)),
+}
 
 
 def advent(
@@ -85,21 +88,19 @@ def advent(
         return {"discriminator": {name: network.init(key) for name, key in named}}
 
     def level(params, source, target, weight):
-        """The terms of one head: its own weight in the total, and what to log."""
-        fixed, stop = jax.lax.stop_gradient(params), jax.lax.stop_gradient
-        see = SIGNALS[signal]
-        fooled = losses.domain_loss(network.forward(fixed, see(target)), SOURCE, gan)
-        caught = {
-            f"{name}": losses.domain_loss(
-                network.forward(params, stop(see(logits))), domain, gan
-            )
-            / 2
-            for name, logits, domain in (
-                ("source", source, SOURCE),
-                ("target", target, TARGET),
-            )
+        """One head's terms of the total, what fools D, and D's own losses by domain."""
+        stop, see = jax.lax.stop_gradient, SIGNALS[signal]
+
+        def domain_loss(params, seen, domain):
+            return losses.domain_loss(network.forward(params, seen), domain, gan)
+
+        # XLA merges the two passes over the target, whose values are the same.
+        fooled = domain_loss(stop(params), see(target), SOURCE)
+        own = {
+            "source": domain_loss(params, stop(see(source)), SOURCE) / 2,
+            "target": domain_loss(params, stop(see(target)), TARGET) / 2,
         }
-        return weight * fooled + sum(caught.values()), fooled, caught
+        return weight * fooled + own["source"] + own["target"], fooled, own
 
     def target_term(params, source, target):
         heads = {"main": (source.logits, target.logits)}
@@ -110,11 +111,12 @@ def advent(
             )
         total, metrics = 0.0, {}
         for name, logits in heads.items():
-            own = params["discriminator"][name]
-            term, fooled, caught = level(own, *logits, weights[name])
+            term, fooled, own = level(
+                params["discriminator"][name], *logits, weights[name]
+            )
             total += term
             metrics[f"loss/adversarial_{name}"] = fooled
-            for domain, value in caught.items():
+            for domain, value in own.items():
                 metrics[f"discriminator/{name}_{domain}"] = value
         return Term(total, metrics)
 

@@ -13,13 +13,12 @@ from uda_jax import losses
 from uda_jax.errors import UserError
 from uda_jax.labels import IGNORE
 from uda_jax.methods.method import Method
-from uda_jax.methods.supervised import check_choice
-from uda_jax.methods.two_domains import (
-    Term,
+from uda_jax.methods.supervised import (
+    check_choice,
     check_weights,
     first_auxiliary,
-    two_domain_method,
 )
+from uda_jax.methods.two_domains import Term, two_domain_method
 
 _SOFT = {
     "max_square": losses.squared_probabilities,
@@ -74,7 +73,10 @@ def maxsquare(
     weights work for any batch size.
     """
     check_choice("target_loss", target_loss, TARGET_LOSSES)
-    check_weights(target_weight=target_weight, image_ratio=image_ratio)
+    check_weights(target_weight=target_weight)
+    for name, value in (("image_ratio", image_ratio), ("threshold", threshold)):
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} is {value}, but must be in [0, 1].")
     if image_ratio and target_loss == "hard":
         raise UserError(
             f'image_ratio is {image_ratio}, but "hard" has no image-wise weights: '

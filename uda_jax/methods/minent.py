@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 from uda_jax import losses
 from uda_jax.methods.method import Method
-from uda_jax.methods.supervised import check_choice
-from uda_jax.methods.two_domains import (
-    Term,
+from uda_jax.methods.supervised import (
+    check_choice,
     check_weights,
     first_auxiliary,
-    two_domain_method,
 )
+from uda_jax.methods.two_domains import Term, two_domain_method
 
 ENTROPIES = {
     "normalized": losses.normalized_entropy,

@@ -20,11 +20,36 @@ def check_choice(name: str, value: str, allowed) -> None:
         )
 
 
+def check_weights(**weights: float) -> None:
+    """Raises a UserError unless each is at least 0."""
+    for name, value in weights.items():
+        if not value >= 0:
+            raise UserError(f"{name} is {value}, but must be at least 0.")
+
+
 def head_logits(prediction: Prediction, heads: str) -> tuple[jax.Array, ...]:
     """The main head's logits, and with "deep" those of the auxiliary heads after it."""
     if heads == "last":
         return (prediction.logits,)
     return (prediction.logits, *prediction.aux_logits)
+
+
+def first_auxiliary(prediction: Prediction, option: str) -> jax.Array:
+    """Logits [B, H, W, C] of a network's first auxiliary head.
+
+    Args:
+      prediction: of either domain.
+      option: the method's option that asks for this head, for the message.
+
+    Raises:
+      UserError: the network has none.
+    """
+    if not prediction.aux_logits:
+        raise UserError(
+            f"{option} needs an auxiliary head and the network has none: turn it off "
+            "(0 or False), or give the network one (deeplabv2: multi_level=True)."
+        )
+    return prediction.aux_logits[0]
 
 
 def supervised_loss(
@@ -71,27 +96,30 @@ def source_terms(
     aux_weight: float,
     source_loss: str = "valid",
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The main head's cross-entropy + aux_weight * that of each auxiliary head.
+    """The main head's cross-entropy + aux_weight * the sum of the auxiliary heads'.
 
-    MaxSquare's and ADVENT's form; their weight is 0.1, and 0 leaves the auxiliary heads
-    out.
+    MaxSquare's and ADVENT's form; their weight is 0.1.
 
     Args:
       prediction: of the source images.
       label: [B, H, W] train ids, IGNORE where unlabelled.
       class_weights: [C].
-      aux_weight: lambda_seg, at least 0.
+      aux_weight: lambda_seg, at least 0; 0 leaves the auxiliary heads out.
       source_loss: see `supervised_loss`.
 
     Returns:
       float32 scalar, and the terms to log.
+
+    Raises:
+      UserError: a weight, but no auxiliary head.
     """
     term = lambda head: supervised_loss(
         (head,), label, class_weights, source_loss=source_loss
     )
     total = main = term(prediction.logits)
     metrics = {"loss/source": main}
-    if aux_weight and prediction.aux_logits:
+    if aux_weight:
+        first_auxiliary(prediction, "aux_weight")
         aux = sum(map(term, prediction.aux_logits))
         total = main + aux_weight * aux
         metrics["loss/source_aux"] = aux

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from uda_jax import augment
 from uda_jax.class_weights import class_weights as class_weight_table
-from uda_jax.errors import UserError
 from uda_jax.methods import supervised
 from uda_jax.methods.method import Method, Output
 from uda_jax.models.model import Prediction
@@ -62,13 +61,14 @@ def two_domain_method(
         "target": the target's alone.  Each pass is normalised by its own either way.
 
     Raises:
-      UserError: an unknown name, or a negative weight.
+      UserError: an unknown name, a negative weight, or `aux_weight` for a network
+        without auxiliary head.
     """
     check = supervised.check_choice
     check("source_view", source_view, augment.SOURCE_VIEWS)
     check("target_view", target_view, augment.SOURCE_VIEWS)
     check("statistics", statistics, STATISTICS)
-    check_weights(aux_weight=aux_weight)
+    supervised.check_weights(aux_weight=aux_weight)
     weights = class_weight_table(class_weights, num_classes)
 
     def init(key):
@@ -108,24 +108,3 @@ def two_domain_method(
         return total, Output(metrics, batch_stats, state.memory, images)
 
     return Method(init, loss)
-
-
-def check_weights(**weights: float) -> None:
-    """Raises a UserError unless each is at least 0."""
-    for name, value in weights.items():
-        if value < 0:
-            raise UserError(f"{name} is {value}, but must be at least 0.")
-
-
-def first_auxiliary(prediction: Prediction, option: str) -> jax.Array:
-    """Logits of the network's first auxiliary head, which `option` speaks of.
-
-    Raises:
-      UserError: the network has none.
-    """
-    if not prediction.aux_logits:
-        raise UserError(
-            f"{option} is above 0, but the network has no auxiliary head: set it to 0, "
-            "or give the network one (deeplabv2: multi_level=True)."
-        )
-    return prediction.aux_logits[0]

@@ -141,8 +141,8 @@ class BiSeNet(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> Prediction:
-        """[B, H, W, 3] normalised -> Prediction with logits [B, H, W, C] float32.
+    def __call__(self, image: jax.Array, size: tuple[int, int]) -> Prediction:
+        """[B, H, W, 3] normalised -> Prediction with logits [B, *size, C] float32.
 
         The auxiliary logits come from the context path at stride 8 ("16" in the
         originals' names) and at stride 16 ("32").
@@ -168,11 +168,9 @@ class BiSeNet(nn.Module):
             logits.append(head(64, name="conv_out16")(cp8))
             logits.append(head(64, name="conv_out32")(cp16))
         logits = [z.astype(jnp.float32) for z in logits]
-        size = image.shape[1:3]
-        if tufl:
-            logits = [resize_bilinear(z, size, align_corners=True) for z in logits]
-        else:
-            logits = _grow_by_factors(logits, size)
+        if not tufl:  # to the image's size first: no other is a whole factor away
+            logits = _grow_by_factors(logits, image.shape[1:3])
+        logits = [resize_bilinear(z, size, align_corners=tufl) for z in logits]
         return Prediction(logits[0], tuple(logits[1:]), ())
 
 

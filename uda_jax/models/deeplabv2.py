@@ -67,6 +67,17 @@ AFFINE = {
     "frozen": (r"backbone/(\w+/)?\w*bn\d?/",),
 }
 
+# The original programs went over every module of the backbone and listed all parameters
+# below it, so that one counts once for each module that it is in: its stage, its block,
+# its layer, and the shortcut's own pair of layers.
+VISITS = {
+    "original": (
+        (r"backbone/layer\d_\d+/downsample_", 4),
+        (r"backbone/layer\d_\d+/", 3),
+    ),
+    "mmseg": (),
+}
+
 # PyTorch's names -> ours and, for each form, back: tables of uda_jax.convert.
 TORCH_NAMES = {
     "original": (
@@ -142,7 +153,7 @@ def deeplabv2(
       The model.  `forward` takes any size of at least 1x1; logits have that size.
       Deliberate difference: ADVENT's and AdaptSegNet's networks return logits at stride
       8, the auxiliary ones first, and their callers resize; here all forms resize
-      inside, to the input's size.
+      inside, to the input's size or to the one that `forward` is told.
 
     Raises:
       UserError: a value that is none of those named, or an auxiliary classifier asked
@@ -199,6 +210,7 @@ def deeplabv2(
         backbone="backbone/",
         heads=r"(head|aux_head)/",
         frozen=AFFINE[chosen.affine] + unused,
+        visits=VISITS[form],
     )
 
 
@@ -236,8 +248,8 @@ class DeepLabV2(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> Prediction:
-        """[B, H, W, 3] normalised -> Prediction with logits [B, H, W, C] float32."""
+    def __call__(self, image: jax.Array, size: tuple[int, int]) -> Prediction:
+        """[B, H, W, 3] normalised -> Prediction with logits [B, *size, C] float32."""
         original = self.form == "original"
         kit = LayerKit(
             conv=partial(Conv, dtype=self.dtype),
@@ -268,7 +280,7 @@ class DeepLabV2(nn.Module):
                 name=name,
             )
             z = head(x).astype(jnp.float32)
-            return resize_bilinear(z, image.shape[1:3], align_corners=original)
+            return resize_bilinear(z, size, align_corners=original)
 
         main = logits(features[3], "head")
         aux = (logits(features[2], "aux_head"),) if self.multi_level else ()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ class Prediction(NamedTuple):
     """What one forward pass gives.
 
     Attributes:
-      logits: [B, H, W, C] float32, at the input's resolution.
+      logits: [B, H, W, C] float32, at the input's resolution or the one asked for.
       aux_logits: logits of the auxiliary heads, each [B, H, W, C] float32.
       features: the network's own intermediate features, or ().
     """
@@ -44,16 +45,19 @@ class Model(NamedTuple):
 
     Attributes:
       init: key -> (params, batch_stats), two nested dicts of float32 arrays.
-      forward: (params, batch_stats, image, *, train, rngs=None) ->
+      forward: (params, batch_stats, image, *, train, rngs=None, size=None) ->
         (Prediction, new batch_stats); image is normalised float32 [B, H, W, 3].  With
         `train` a BatchNorm that is not frozen uses and updates the batch's statistics,
-        and dropout takes its key from rngs["dropout"].
+        and dropout takes its key from rngs["dropout"].  `size` (height, width) of the
+        logits is the image's own by default; the network's last resize goes there.
       torch: names of the same tensors in PyTorch files.
       backbone: regular expression that matches the paths (with "/") of the parameters
         which ImageNet weights fill.
       heads: the same for those that many recipes train ten times as fast.
       frozen: expressions of parameters that never change: they get no gradient, no
         weight decay and no momentum.
+      visits: (expression, k) pairs: what the published program listed k times in its
+        optimizer; the first that matches counts.  () where nothing is known.
     """
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
@@ -62,6 +66,7 @@ class Model(NamedTuple):
     backbone: str = ""
     heads: str = ""
     frozen: tuple[str, ...] = ()
+    visits: tuple[tuple[str, int], ...] = ()
 
 
 def linen_model(
@@ -74,31 +79,31 @@ def linen_model(
     """The pair of pure functions of a linen network.
 
     Args:
-      make: (*, train, use_running) -> nn.Module that maps an image to a Prediction:
-        whether dropout is on, and whether BatchNorm uses its running statistics.
+      make: (*, train, use_running) -> nn.Module that maps an image and the size of the
+        logits to a Prediction: whether dropout is on, and whether BatchNorm uses its
+        running statistics.
       initial: the initial values, see `init_from_shapes`.
       batch_norm: "train" or "frozen".
-      **fields: of Model: torch, backbone, heads, frozen.
+      **fields: of Model: torch, backbone, heads, frozen, visits.
     """
 
     def init(key):
         network = make(train=False, use_running=True)
         image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-        shapes = jax.eval_shape(network.init, key, image)
+        shapes = jax.eval_shape(partial(network.init, size=(64, 64)), key, image)
         return init_from_shapes(
             key, shapes["params"], shapes.get("batch_stats", {}), initial
         )
 
-    def forward(params, batch_stats, image, *, train, rngs=None):
+    def forward(params, batch_stats, image, *, train, rngs=None, size=None):
         params = stop_gradients(params, fields.get("frozen", ()))
         variables = {"params": params, "batch_stats": batch_stats}
         use_running = batch_norm == "frozen" or not train
         network = make(train=train, use_running=use_running)
+        look = partial(network.apply, variables, image, size or image.shape[1:3])
         if use_running:
-            return network.apply(variables, image, rngs=rngs), batch_stats
-        prediction, updates = network.apply(
-            variables, image, rngs=rngs, mutable=["batch_stats"]
-        )
+            return look(rngs=rngs), batch_stats
+        prediction, updates = look(rngs=rngs, mutable=["batch_stats"])
         return prediction, updates["batch_stats"]
 
     return Model(init, forward, **fields)

@@ -145,7 +145,7 @@ def mit_segmentor(
 
 
 class Segmentor(nn.Module):
-    """Encoder, decoder and the way back to the input's size.
+    """Encoder, decoder and the way back to the input's size, or another.
 
     Attributes:
       encoder: (*, name) -> module from an image to maps, the finest first.
@@ -158,8 +158,8 @@ class Segmentor(nn.Module):
     needs_key: str | None
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> Prediction:
-        """[B, H, W, 3] normalised -> Prediction with logits [B, H, W, C] float32.
+    def __call__(self, image: jax.Array, size: tuple[int, int]) -> Prediction:
+        """[B, H, W, 3] normalised -> Prediction with logits [B, *size, C] float32.
 
         Raises:
           UserError: random numbers are needed and there is no key for them.
@@ -172,7 +172,7 @@ class Segmentor(nn.Module):
             )
         maps = self.encoder(name="backbone")(image)
         logits = self.head(name="decode_head")(maps).astype(jnp.float32)
-        logits = resize_bilinear(logits, image.shape[1:3], align_corners=False)
+        logits = resize_bilinear(logits, size, align_corners=False)
         return Prediction(logits, (), maps)
 
 

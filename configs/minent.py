@@ -1,0 +1,76 @@
+r"""MinEnt as MaxSquare compares itself with it: ten epochs from a source-only run.
+
+    python -m uda_jax.main --config configs/minent.py --workdir runs/minent
+
+Chen et al., ICCV 2019, whose program calls it "entropy"; ADVENT's own MinEnt is
+configs/minent_advent.py.  `:gta5` (the default), `:synthia`, `:rome`, `:rio`, `:tokyo`
+and `:taipei` name the task.  Their scores (mIoU, with mirror images):
+
+    gta5     42.2          authors' README
+    synthia  38.0 / 44.5   16 / 13 classes, an earlier revision of that README
+
+None has been run here.  No command was published for these rows: the weight is that of
+MaxSquare's own loss.  For the cities there is no published score.
+
+Run configs/source_only_synthetic.py first (`:synthia` for `:synthia`, into
+runs/source_only_synthetic_synthia), or configs/source_only_crosscity.py for a city.
+"""
+
+from ml_collections import ConfigDict
+
+from uda_jax import benchmarks
+
+# Benchmark, and the source-only run to start from.
+VARIANTS = {
+    "gta5": ("gta5_to_cityscapes_maxsquare", "runs/source_only_synthetic"),
+    "synthia": (
+        "synthia_to_cityscapes_maxsquare",
+        "runs/source_only_synthetic_synthia",
+    ),
+    **{
+        city: (f"cityscapes_to_{city}_maxsquare", "runs/source_only_crosscity")
+        for city in ("rome", "rio", "tokyo", "taipei")
+    },
+}
+
+
+def get_config(variant: str = "gta5") -> ConfigDict:
+    benchmark, source_run = benchmarks.choose(VARIANTS, variant)
+    config = benchmarks.base_config(benchmark)
+    config.init_from = source_run
+    config.model.multi_level = False  # the auxiliary head is not used
+    config.batch_size = 1
+    # Ten epochs of the 2,975 target images; the schedule counts one more in each.
+    config.steps = 29_750
+    config.schedule = ConfigDict(
+        dict(name="poly", power=0.9, warmup_steps=0, horizon=29_760)
+    )
+    config.optimizer = ConfigDict(
+        dict(
+            name="sgd",
+            learning_rate=2.5e-4,
+            momentum=0.9,
+            weight_decay=5e-4,
+            head_multiplier=10.0,
+            decay_of="all",
+            duplicates="legacy_inplace",
+        )
+    )
+    config.method = ConfigDict(
+        dict(
+            name="minent",
+            entropy="per_class",
+            entropy_weight=0.1,
+            entropy_aux_weight=0.0,
+            aux_weight=0.0,
+            class_weights="none",
+            source_view="maxsquare",
+            target_view="maxsquare",
+            statistics="separate",
+        )
+    )
+    config.evaluation.flip = True  # as the published scores
+    config.evaluate_every = 2_975
+    config.panels_every = 2_975
+    config.checkpoint_every = 1_000
+    return config

@@ -1,0 +1,37 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from uda_jax.errors import UserError
+from uda_jax.schedules import poly
+
+
+@pytest.mark.parametrize("warmup", [0, 100])
+def test_poly_is_the_released_schedule(warmup):
+    golden = np.load(ROOT / "tests/goldens/tufl_ssada.npz")
+    golden = golden[f"tufl/lr_groups_warm{warmup}"]
+    # The released program multiplies every group's rate, and the start, by ten (Q2).
+    rate = poly(10 * 0.5e-5, 2000, warmup_steps=warmup, warmup_start=10 * 1e-5)
+    ours = jax.vmap(rate)(jnp.arange(2000))
+    np.testing.assert_allclose(ours, golden[:, 0], rtol=2e-5)
+    assert (golden == golden[:, :1]).all()
+
+
+def test_poly_laid_out_for_more_steps_than_are_run():
+    # The released MaxSquare and ADVENT schedules at some of their steps.
+    for step, horizon, expected in (
+        (60_000, 250_000, 1.952865089e-4),
+        (119_999, 250_000, 1.387861168e-4),
+        (80_000, 200_000, 1.578614669e-4),
+    ):
+        rate = poly(2.5e-4, 120_000, horizon=horizon)
+        assert float(rate(step)) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(UserError, match=r"horizon=10 ends before .*steps=20"):
+        poly(0.1, 20, horizon=10)
+
+
+def test_poly_ends_at_zero():
+    rate = poly(0.1, 10)
+    assert float(rate(jnp.int32(10))) == float(rate(jnp.int32(12))) == 0

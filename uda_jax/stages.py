@@ -1,0 +1,132 @@
+"""How runs follow each other: one goes on where another ended, and names the next.
+
+Stages are data: each is a run of its own, and a field of its config says what it takes
+over from the one before: `init_from` the segmentor's weights alone (see
+`uda_jax.runs.load_weights`), `continue_from` everything.
+"""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from uda_jax import runs
+from uda_jax.errors import UserError
+from uda_jax.weight_sources import full_options
+
+PyTree = Any
+
+
+def check_stages(config: ConfigDict) -> None:
+    """Looks at the fields that name other runs, without looking at those runs.
+
+    Raises:
+      UserError: both `init_from` and `continue_from`, or a name in `next` that is none
+        of a config file.
+    """
+    if config.init_from and config.continue_from:
+        raise UserError(
+            f"init_from={config.init_from} and continue_from={config.continue_from} "
+            "both say where the weights come from: give init_from for a run of its "
+            "own, or continue_from for more steps of that run."
+        )
+    for name in config.next:
+        if not re.fullmatch(r".+\.py(:.+)?", name):
+            raise UserError(
+                f'next has "{name}", which is no config file: write its path, such as '
+                '"configs/maxsquare.py" or "configs/maxsquare.py:gta5".'
+            )
+
+
+def next_commands(config: ConfigDict, workdir: Path) -> list[str]:
+    """The commands of the stages in `config.next`, in its order.
+
+    Each starts from the weights of the run in `workdir`, in a new folder beside it that
+    is called after the config file and its variant.
+    """
+    commands = []
+    for name in config.next:
+        file, _, variant = name.partition(":")
+        folder = re.sub(r"\W+", "_", f"{Path(file).stem} {variant}".strip())
+        commands.append(
+            shlex.join(
+                [
+                    *("python", "-m", "uda_jax.main", "--config", name),
+                    *("--workdir", str(Path(workdir).parent / folder)),
+                    f"--config.init_from={workdir}",
+                ]
+            )
+        )
+    return commands
+
+
+def continue_run(config: ConfigDict, state: PyTree) -> tuple[PyTree, str]:
+    """The state in which the run in `config.continue_from` stopped.
+
+    That is all of it: weights, BatchNorm's statistics, the optimizers' momenta, the
+    method's memory, the key and the number of steps done, of the latest checkpoint; a
+    run that was stopped before its end goes on from there too.  `config.steps` counts
+    the steps of both, and the schedule is that of `config` at those steps: MaxSquare's
+    "continue training" is a longer poly schedule from a given base rate.  The data
+    order goes on as well, so that where nothing but the workdir differs, stopping and
+    continuing changes no bit.  The other run is only read.
+
+    Args:
+      config: of the new run; `model`, `label_space`, `classes`, `seed` and the names of
+        the method and the optimizers are those of the other, the rest is free.
+      state: the TrainState of a new run, for its structure and shardings.
+
+    Returns:
+      (state, one line on where it comes from).
+
+    Raises:
+      UserError: no run or no checkpoint there, no more steps than it has done, or its
+        state is not one of this config.
+
+    Difference from the original, whose "continue training" meant to restore all of this
+    and restored the weights alone.
+    """
+    workdir, named = Path(config.continue_from), f"continue_from={config.continue_from}"
+    if not (workdir / "config.json").is_file():
+        raise UserError(
+            f"{named} is not the workdir of a run (it has no config.json): give the "
+            "--workdir of the run that is to go on."
+        )
+    former = runs.read_config(workdir)
+    differing = runs.differences(_lasting(former), _lasting(config))
+    if differing:
+        raise UserError(
+            f"{named} cannot go on with this config ({'; '.join(differing[:4])}): keep "
+            "what it had there, or take its weights alone with init_from."
+        )
+    with runs.open_checkpoints(workdir) as checkpoints:
+        done = checkpoints.find("latest")
+        if done is None:
+            raise UserError(f"{named} has no checkpoint yet: train it first.")
+        if config.steps <= done:
+            raise UserError(
+                f"steps={config.steps}, but {named} has done {done} already: give the "
+                "number of all steps, those included."
+            )
+        state = checkpoints.restore(done, state)
+    return state, f"{workdir} goes on here from its step {done} of {former.steps}"
+
+
+def _lasting(config: ConfigDict) -> dict:
+    """Of a config what its run's state depends on, beside what the arrays show."""
+    rows = json.loads(config.to_json())  # tuples of a file are lists
+    model = rows["model"]
+    name = model.pop("name")
+    return {
+        "model": {"name": name, **full_options(name, model)},
+        **{key: rows[key] for key in ("label_space", "classes", "seed")},
+        **{key: {"name": rows[key]["name"]} for key in ("method", "optimizer")},
+        "discriminator": {
+            key: {"name": row["name"]}
+            for key, row in rows["discriminator"].items()
+            if key == "optimizer"
+        },
+    }
