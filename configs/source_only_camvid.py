@@ -4,7 +4,7 @@ r"""Supervised training on CamVid's day sequences, tested at dusk.
         --workdir runs/source_only_camvid
 
 What configs/tufl_camvid_dusk.py starts from.  `:oracle` trains on the 62 labelled dusk
-images instead.  `:deeplabv2` trains the network that configs/camvid_methods.py starts
+images instead.  `:deeplabv2` trains the network that configs/small_methods.py starts
 from.  Numbers and intervals: docs/results.md.
 """
 
@@ -32,7 +32,7 @@ VARIANTS = {
     "deeplabv2": (
         "camvid_day_to_dusk",
         DEEPLABV2,
-        tuple(f"configs/camvid_methods.py:{name}" for name in METHODS),
+        tuple(f"configs/small_methods.py:camvid_{name}" for name in METHODS),
     ),
 }
 

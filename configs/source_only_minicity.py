@@ -4,7 +4,7 @@ r"""Supervised training on minicity's source city: what adaptation starts from.
         --workdir runs/source_only_minicity
 
 `:oracle` trains on the target's labels instead: the upper bound that no adaptation
-sees.  `:deeplabv2`, the start of configs/minicity_methods.py, and `:daformer` train
+sees.  `:deeplabv2`, the start of configs/small_methods.py, and `:daformer` train
 other networks.  All are a quarter or half as wide as published and start from random
 weights, so that two cores do it in minutes.
 """
@@ -40,7 +40,7 @@ VARIANTS = {
         "minicity",
         DEEPLABV2,
         SGD,
-        tuple(f"configs/minicity_methods.py:{name}" for name in METHODS),
+        tuple(f"configs/small_methods.py:minicity_{name}" for name in METHODS),
     ),
     "daformer": ("minicity", DAFORMER, ADAMW, ()),
 }

@@ -16,12 +16,9 @@ from uda_jax.benchmarks import base_config
 from uda_jax.models import resnet
 
 # Tests compile large programs to run them a few times: LLVM's optimizations cost three
-# times what they save, and XLA's newer emitters of fused loops half of the rest.
-# Read when jax starts its backend; subprocesses inherit it.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
-)
+# times what they save.  (XLA's older fusions would compile faster still, but sum less
+# exactly.)  Read when jax starts its backend; subprocesses inherit it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Tracing makes many objects that live on: looking through them all took a tenth of it.
 gc.set_threshold(50_000, 20, 50)
