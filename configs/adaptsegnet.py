@@ -8,7 +8,8 @@ Tsai et al., "Learning to Adapt Structured Output Space for Semantic Segmentatio
 least-squares GAN.  Their scores (mIoU):
 
     gta5           42.4   figure of the authors' repository
-    synthia        46.7   13 classes, recalled from the paper
+    synthia        46.7   recalled from the paper; compare it with the report's "13
+                          classes", not with its mIoU, which is of 16
     single         41.4   recalled from the paper
     least_squares  44.1   figure of the authors' repository
 

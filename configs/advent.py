@@ -7,7 +7,8 @@ Segmentation", CVPR 2019 (AdvEnt).  `:gta5` (the default) and `:synthia` name th
 source.  Their scores (mIoU):
 
     gta5     43.8          the table in IntraDA's repository; 45.5 with MinEnt as an
-                           ensemble, a survey's table
+                           ensemble, a survey's table; a user's run with torch
+                           1.5 reached 41.98, an issue of IntraDA's repository
     synthia  40.8 / 47.6   16 / 13 classes, recalled from the paper
 
 None has been run here.  They are of the best of the snapshots, one in 2,000 steps,

@@ -11,7 +11,8 @@ scores (mIoU, with mirror images):
     synthia  41.4 / 48.2   16 / 13 classes, an earlier revision of that README
 
 None has been run here.  GTA5's target images are 640 x 1280 and lambda_T is 0.09, as in
-the README's command; SYNTHIA's score is of a revision that says 512 x 1024 and 0.1.
+the README's command, and it is scored at 512 x 1024, as all others; SYNTHIA's score is
+of a revision that says 512 x 1024 and 0.1, and of its only command with mirror images.
 For the cities there is no published command or score; 0.98 is their program's default.
 
 Run configs/source_only_synthetic.py:gta5_multi first, into

@@ -11,27 +11,21 @@ from.  Numbers and intervals: docs/results.md.
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
+from uda_jax.benchmark_rows import SMALL_DEEPLAB
 
 BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
-DEEPLABV2 = dict(
-    name="deeplabv2",
-    backbone="resnet18",
-    form="original",
-    branches=4,
-    multi_level=True,
-    affine="trained",  # from scratch they must be
-    input_form="imagenet",
-    width=0.25,
+# Those of configs/small_methods.py.
+METHODS = (
+    *("source", "minent", "maxsquare", "maxsquare_iw", "maxsquare_iw_multi"),
+    *("advent", "adaptsegnet", "tufl"),
 )
-
-METHODS = ("minent", "maxsquare", "maxsquare_iw", "advent", "adaptsegnet", "tufl")
 # Benchmark, network and the stages that follow.
 VARIANTS = {
     "source": ("camvid_day_to_dusk", BISENET, ("configs/tufl_camvid_dusk.py",)),
     "oracle": ("camvid_dusk_oracle", BISENET, ()),
     "deeplabv2": (
         "camvid_day_to_dusk",
-        DEEPLABV2,
+        SMALL_DEEPLAB,
         tuple(f"configs/small_methods.py:camvid_{name}" for name in METHODS),
     ),
 }

@@ -26,26 +26,20 @@ from uda_jax import benchmarks
 
 SINGLE_STAGES = ("minent", "maxsquare", "maxsquare_iw")
 CITIES = ("rome", "rio", "tokyo", "taipei")
-# Tested city, whether the auxiliary head learns too, and the stages that follow.
+# Tested city, whether the auxiliary head learns too, and the stages that follow, to
+# every city.
 VARIANTS = {
-    **{
-        city: (city, False, tuple(f"configs/{x}.py:{city}" for x in SINGLE_STAGES))
-        for city in CITIES
-    },
-    "multi": (
-        "rome",
-        True,
-        tuple(f"configs/maxsquare_iw_multi.py:{city}" for city in CITIES),
-    ),
+    **{city: (city, False, SINGLE_STAGES) for city in CITIES},
+    "multi": ("rome", True, ("maxsquare_iw_multi",)),
 }
 
 
 def get_config(variant: str = "rome") -> ConfigDict:
-    city, multi_level, following = benchmarks.choose(VARIANTS, variant)
-    config = benchmarks.base_config(f"cityscapes_to_{city}_maxsquare")
+    tested, multi_level, following = benchmarks.choose(VARIANTS, variant)
+    config = benchmarks.base_config(f"cityscapes_to_{tested}_maxsquare")
     config.init_from = "data/weights/DeepLab_resnet_pretrained_init-f81d91e8.pth"
     config.init_new_heads = True
-    config.next = following
+    config.next = tuple(f"configs/{x}.py:{city}" for x in following for city in CITIES)
     config.target.reader = ""  # the target is not looked at
     config.model.multi_level = multi_level
     config.batch_size = 1

@@ -12,18 +12,9 @@ weights, so that two cores do it in minutes.
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
+from uda_jax.benchmark_rows import SMALL_DEEPLAB
 
 BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
-DEEPLABV2 = dict(
-    name="deeplabv2",
-    backbone="resnet18",
-    form="original",
-    branches=4,
-    multi_level=True,
-    affine="trained",  # from scratch they must be
-    input_form="imagenet",
-    width=0.25,
-)
 DAFORMER = dict(name="daformer", backbone="mit_b0", width=0.5)
 
 SGD = dict(name="sgd", learning_rate=0.02, momentum=0.9, weight_decay=5e-4)
@@ -31,14 +22,18 @@ ADAMW = dict(
     name="adamw", learning_rate=1e-3, beta1=0.9, beta2=0.999, weight_decay=0.01
 )
 
-METHODS = ("minent", "maxsquare", "maxsquare_iw", "advent", "adaptsegnet", "tufl")
+# Those of configs/small_methods.py.
+METHODS = (
+    *("source", "minent", "maxsquare", "maxsquare_iw", "maxsquare_iw_multi"),
+    *("advent", "adaptsegnet", "tufl"),
+)
 # Benchmark, network, optimizer and the stages that follow.
 VARIANTS = {
     "source": ("minicity", BISENET, SGD, ("configs/tufl_minicity.py",)),
     "oracle": ("minicity_oracle", BISENET, SGD, ()),
     "deeplabv2": (
         "minicity",
-        DEEPLABV2,
+        SMALL_DEEPLAB,
         SGD,
         tuple(f"configs/small_methods.py:minicity_{name}" for name in METHODS),
     ),

@@ -8,10 +8,11 @@ training on GTA5 (its official training split, 19 classes); `:synthia` is that o
 SYNTHIA (16 classes, scored on 16 and 13).  `:gta5_multi` and `:synthia_multi` train the
 auxiliary head too, for configs/maxsquare_iw_multi.py.  Their scores (mIoU):
 
-    gta5     36.9          authors' README
-    synthia  30.1 / 34.3   16 / 13 classes, an earlier revision of that README
+    gta5     36.9          authors' README, with mirror images
+    synthia  30.1 / 34.3   16 / 13 classes, an earlier revision of it, without
 
-None has been run here, where neither data nor ImageNet weights can be had.
+None has been run here, where neither data nor ImageNet weights can be had.  The other
+two have no published score, and mirror images as the stage after them.
 
 It starts from ImageNet's weights: put their file
 DeepLab_resnet_pretrained_init-f81d91e8.pth into data/weights, or give its path:
@@ -84,7 +85,8 @@ def get_config(variant: str = "gta5") -> ConfigDict:
             view="maxsquare",
         )
     )
-    config.evaluation.flip = True  # as the published scores
+    # As the published scores; SYNTHIA's are of an earlier README, without mirrors.
+    config.evaluation.flip = variant != "synthia"
     config.evaluate_every = 5_000
     config.panels_every = 5_000
     config.checkpoint_every = 1_000

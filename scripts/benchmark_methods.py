@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from measuring import machine, parse_size, record, take_turns
 
+from uda_jax.benchmark_rows import SMALL_DEEPLAB
 from uda_jax.errors import UserError
 from uda_jax.program import keep_freed_memory
 
@@ -22,15 +23,7 @@ from uda_jax.program import keep_freed_memory
 NETWORKS = {
     "small": (
         "DeepLabV2-R18 of a quarter's width",
-        {
-            "name": "deeplabv2",
-            "backbone": "resnet18",
-            "branches": 4,
-            "multi_level": True,
-            "affine": "trained",
-            "input_form": "imagenet",
-            "width": 0.25,
-        },
+        SMALL_DEEPLAB,
         13,
     ),
     "published": (

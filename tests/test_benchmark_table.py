@@ -112,13 +112,13 @@ RARE = dict(name="rare_class", temperature=0.01, min_pixels=3000, min_crop_ratio
 
 
 def maxsquare(source_size, target_size=(512, 1024)):
-    # Labels are made smaller too when it is scored.
+    # Labels are made smaller too when it is scored, whatever the target's size was.
     return dict(
         geometries=(mirrored(source_size), mirrored(target_size)),
         sampling=UNIFORM,
         model=MAXSQUARE_NET,
         evaluation=evaluation(
-            size=target_size, label_size=target_size, filter="pillow_bicubic"
+            size=(512, 1024), label_size=(512, 1024), filter="pillow_bicubic"
         ),
     )
 

@@ -187,6 +187,49 @@ def test_builds_and_is_one_with_its_json(case):
     }  # fmt: skip
 
 
+def configs_named_in(text):
+    """(stem, variant) of f.py, f.py:a, f.py[:a,:b] (also f alone) and {f,g}.py:{a,b}.
+
+    Without a variant or braces it counts with configs/ before it: pages name other
+    files too.  Variants with a shell's variable in them are left out.
+    """
+    found = set()
+    files = (
+        r"(configs/)?(\{[\w,]+\}|\w+)\.py((?::\w+\b(?!\$)|:\{[\w,]+\}|\[[\w,:]+\])?)"
+    )
+    for folder, stems, tail in re.findall(files, text):
+        if not (folder or tail or "{" in stems):
+            continue
+        variants = re.findall(r"\w+", tail)
+        if not variants or "[" in tail:
+            variants.append("")
+        for stem in re.findall(r"\w+", stems):
+            found |= {(stem, variant) for variant in variants}
+    return found
+
+
+def trained(case):
+    """What decides the weights: the tested data do not, nor a target never read."""
+    config = json.loads(get_config(case).to_json())
+    only_tested = {"benchmark", "test", "evaluation"}
+    if not config["target"]["reader"]:
+        only_tested.add("target")
+    return {k: v for k, v in config.items() if k not in only_tested}
+
+
+def folder_of(case):
+    """Where the stage before it is looked for: file and variant, the default's bare.
+
+    Variants that are the default's training, tested elsewhere, share its folder.
+    """
+    path, _ = CASES[case]
+    parameters = inspect.signature(load(path).get_config).parameters
+    default = ":".join([path.stem, *(p.default for p in parameters.values())])
+    if trained(case) == trained(default):
+        return f"runs/{path.stem}"
+    return "runs/" + case.replace(":", "_")
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_says_how_to_run_it(path):
     module = load(path)
@@ -199,22 +242,38 @@ def test_says_how_to_run_it(path):
     "page", ["README.md", "docs/methods.md", "docs/results.md"], ids=lambda p: p
 )
 def test_pages_name_configs_that_exist(page):
-    text = (ROOT / page).read_text()
-    named = set(re.findall(r"--config configs/(\w+)\.py(?::(\w+))?", text))
+    named = configs_named_in((ROOT / page).read_text())
     assert named
     for stem, variant in named - {("mine", "")}:  # the README's own
         assert f"{stem}:{variant}" in CASES if variant else stem in STEMS
+    # Lists of variants alone, such as "with `:synthia`".
+    for variant in re.findall(r"`:(\w+)`", (ROOT / page).read_text()):
+        assert any(case.endswith(f":{variant}") for case in CASES), variant
+
+
+def test_variants_are_found_in_commands_prose_and_tables():
+    text = "--config configs/a.py, `b.py:x`, `{c,d}.py:{x,y}`, `e.py[:x,:y]`, f.py."
+    expected = "a: b:x c:x c:y d:x d:y e: e:x e:y"
+    assert configs_named_in(text) == {tuple(n.split(":")) for n in expected.split()}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if get_config(case).next])
 def test_the_stages_that_follow_fit(case):
     config = get_config(case)
+    assert len(set(config.next)) == len(config.next)
     for name in config.next:
         file, _, variant = name.partition(":")
         following = load(ROOT / file).get_config(*filter(None, [variant]))
         assert following.model == config.model
         assert following.label_space == config.label_space
-        assert following.init_from.startswith(f"runs/{CASES[case][0].stem}")
+        assert following.init_from == folder_of(case)
+
+
+@pytest.mark.parametrize("data", ["minicity", "camvid"])
+def test_the_small_network_starts_every_method(data):
+    config = get_config(f"source_only_{data}:deeplabv2")
+    stages = [c for c in CASES if c.startswith(f"small_methods:{data}_")]
+    assert list(config.next) == [f"configs/{c.replace(':', '.py:')}" for c in stages]
 
 
 @pytest.mark.parametrize("case", CASES)

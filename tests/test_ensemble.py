@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -151,8 +152,18 @@ def test_runs_that_do_not_fit(two, make_run, tmp_path):
 
 
 def test_mistakes_in_the_command(two, scored):
-    arguments = ["--runs", ",".join(map(str, two)), "--output"]
+    arguments = ["--runs", *map(str, two), "--output"]  # spaces do as well as commas
     with pytest.raises(UserError, match="holds something"):
         ensemble.main([*arguments, str(scored)])
     with pytest.raises(UserError, match='"a,b" are no numbers'):
         ensemble.main([*arguments, "new", "--weights", "a,b"])
+    with pytest.raises(UserError, match=r"0\.4,0\.5 sum to 0\.9"):
+        ensemble.main([*arguments, "new", "--weights", "0.4", "0.5"])
+
+
+def test_looks_for_all_checkpoints_before_it_loads_one(two, make_run, monkeypatch):
+    empty = make_run("empty", 7)
+    shutil.rmtree(empty / "checkpoints")
+    monkeypatch.setattr(runs, "load_run", None)  # not called
+    with pytest.raises(UserError, match="empty has no checkpoint yet"):
+        ensemble.load_members([two[0], empty])

@@ -11,7 +11,7 @@ from uda_jax import metrics
 from uda_jax.augment import normalize
 from uda_jax.errors import UserError
 from uda_jax.evaluate import evaluate, make_forward
-from uda_jax.inference import inference_options, probabilities
+from uda_jax.inference import inference_options, probabilities, protocol
 from uda_jax.labels import LABEL_SPACES
 from uda_jax.models import create_model
 from uda_jax.models.layers import resize_bilinear
@@ -416,7 +416,13 @@ def test_protocols_differ_and_say_so():
         (
             [(12, 16), (8, 8)],
             {"scales": (0.5, 1)},
-            "image and label of 2 sizes, scales 0.5 1, no flip",
+            "image and label 8 x 8 or 12 x 16, scales 0.5 1, no flip",
+        ),
+        (
+            [(12, 16)],
+            {"label_size": (6, 8), "filter": "pillow_bicubic"},
+            "image 12 x 16, probabilities resized to the label (6 x 8), labels resized "
+            "by pillow_bicubic (not comparable with full-size ones), no flip",
         ),
         (
             [(12, 16)],
@@ -429,6 +435,17 @@ def test_protocol_in_words(shapes, options, told):
     report = evaluate(pixel_net, make_dataset(shapes), num_classes=3, **options)
     assert report.protocol == told
     assert f"Protocol: {told}.\n" in report.table() + "\n"
+
+
+def test_protocols_of_many_sizes_tell_which():
+    look = inference_options()
+    same = lambda *sizes: {(size, size, size) for size in sizes}
+    sides = [(6, 8), (6, 9), (7, 9), (9, 9)]
+    told = protocol(look, same(*sides))
+    assert "of 4 sizes, 6-9 x 8-9 (set " in told
+    assert told == protocol(look, same(*sides[::-1]))
+    others = protocol(look, same((6, 8), (8, 9), (7, 9), (9, 9)))
+    assert others != told and "of 4 sizes, 6-9 x 8-9 (set " in others
 
 
 def test_a_network_grows_its_logits_to_any_size_at_once():

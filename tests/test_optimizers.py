@@ -171,6 +171,39 @@ def test_parameters_listed_several_times(duplicates, k, expected):
         assert float(leaf) == pytest.approx(expected, abs=2e-7)
 
 
+def visit(p, gradients, visits, decay, momentum, accumulate):
+    """PyTorch's SGD on one number that its list holds `visits` times, rate 0.1."""
+    velocity = 0.0
+    for gradient in gradients:
+        force = gradient
+        for _ in range(visits):
+            force = (force if accumulate else gradient) + decay * p
+            velocity = momentum * velocity + force
+            p -= 0.1 * velocity
+    return p
+
+
+@pytest.mark.parametrize("duplicates", ["sequential", "legacy_inplace"])
+@pytest.mark.parametrize("options", [{}, {"decay_of": "all"}, {"momentum": 0.5}])
+def test_visits_have_the_decay_and_the_momentum_of_the_row(duplicates, options):
+    row = {**SGD, "weight_decay": 0.05, "duplicates": duplicates, **options}
+    optimizer, _ = make_optimizer(row, CONSTANT, steps=2, model=DEEPLAB)
+    block = {"conv1": {"kernel": jnp.ones((1, 1))}, "bn3": {"scale": jnp.ones(1)}}
+    tree = {"segmentor": {"backbone": {"layer1_0": block}}}
+    numbers = (0.5, -0.2)
+    gradients = [jax.tree.map(lambda p, g=g: g * p, tree) for g in numbers]
+    result, _ = run(optimizer, tree, gradients)
+    block = result["segmentor"]["backbone"]["layer1_0"]
+    scales_decay = row.get("decay_of") == "all"
+    for leaf, decay in [
+        (block["conv1"]["kernel"], 0.05),
+        (block["bn3"]["scale"], 0.05 if scales_decay else 0.0),
+    ]:
+        accumulate = duplicates == "legacy_inplace"
+        wanted = visit(1.0, numbers, 3, decay, row["momentum"], accumulate)
+        np.testing.assert_allclose(leaf.ravel(), wanted, rtol=1e-6)
+
+
 def test_visits_follow_the_rate_and_leave_the_heads_to_their_own():
     row = {**SGD, "duplicates": "sequential", "head_multiplier": 10.0}
     optimizer, _ = make_optimizer(row, LINEAR, steps=2, model=DEEPLAB)

@@ -92,11 +92,14 @@ def test_continued_and_killed_is_as_if_it_had_not_stopped(
     train.fit(half, former)
     before = sorted(former.rglob("*"))
     config.continue_from = str(former)
+    config.init_from, config.init_new_heads = "of/the/file", True
     with monkeypatch.context() as patch:
         interrupt(patch, at_step=4)
         with pytest.raises(KeyboardInterrupt):
             train.fit(config, workdir)
-    assert f"{former} goes on here from its step 2 of 2" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{former} goes on here from its step 2 of 2" in out
+    assert f"init_from=of/the/file is not used: the run goes on from {former}" in out
     assert sorted(former.rglob("*")) == before
     shutil.rmtree(former)  # with a checkpoint of its own it is not needed any more
     train.fit(config, workdir)
@@ -132,8 +135,6 @@ def test_what_cannot_be_continued(config, whole_run, tmp_path):
         with pytest.raises(UserError, match=words) as caught:
             stages.continue_run(changed(**changes), None)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="both say where the weights come from"):
-        stages.check_stages(changed(init_from="runs/other"))
     # What only the arrays show, and that nothing is written.
     words = "of another network, method or optimizer: it lacks .*opt_state.* and has"
     with pytest.raises(UserError, match=words):
@@ -233,6 +234,14 @@ def test_the_next_commands(config, tmp_path):
         f"'{workdir.parent}/maxsquare_gta5' '--config.init_from={workdir}'"
     )
     assert f"--workdir '{workdir.parent}/minent'" in second
+    # What the user chose of the data, seed and network, not the rest.
+    given = "--config x.py --config.seed=3 --config.steps=9 --config.test.root /d"
+    given += " --config.model.multi_level --config.data.prepared= --config.seedling=1"
+    (command, _) = stages.next_commands(config, workdir, given.split())
+    assert command == (
+        f"{first} --config.seed=3 --config.test.root=/d --config.model.multi_level "
+        "--config.data.prepared="
+    )
     config.next = ("maxsquare",)
     with pytest.raises(UserError, match='next has "maxsquare", which is no config'):
         stages.check_stages(config)

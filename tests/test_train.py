@@ -15,6 +15,7 @@ from uda_jax.factories import build
 from uda_jax.methods import METHODS
 from uda_jax.metrics import Report
 from uda_jax.optimizers import make_optimizer
+from uda_jax.report import write_report
 from uda_jax.runs import load_run, make_model
 from uda_jax.stages import next_commands
 
@@ -248,6 +249,24 @@ def test_no_gain_over_other_classes(config, whole_run):
     assert summary.baseline_of(config, others) is None
 
 
+def test_says_why_there_is_no_gain(whole_run):
+    report = Report.load(whole_run / "report.json")
+    over = summary._over(report, report, "runs/a")
+    assert over == f", +0.00 points over runs/a ({100 * report.miou:.2f})"
+    other = dataclasses.replace(report, provenance={"protocol": "flipped"})
+    assert "points" not in (over := summary._over(report, other, "runs/a"))
+    assert "not compared with runs/a (" in over and "otherwise (flipped)" in over
+    for baseline, compared in [(report, True), (other, False)]:
+        page = write_report(
+            whole_run / "compared", title="", report=report, config={},
+            colors=np.zeros((13, 3), np.uint8), baseline=baseline,
+            history=[{"step": s, "eval/miou": 0.5} for s in (1, 2)],
+        ).read_text()  # fmt: skip
+        assert ("points over" in page) is compared
+        assert ("The line across a bar" in page) is compared
+        assert ("not compared with before" in page) is not compared
+
+
 def test_non_finite_loss_stops(config, tmp_path, monkeypatch):
     config = config.copy_and_resolve_references()
     config.log_every = 20
@@ -262,6 +281,7 @@ def test_non_finite_loss_stops(config, tmp_path, monkeypatch):
                 metrics["loss/source"] = metrics["loss/source"] * np.nan
             return state, metrics
 
+        run.trace = step.trace
         return run
 
     monkeypatch.setattr(train, "make_train_step", broken)
@@ -277,7 +297,7 @@ def test_non_finite_loss_stops(config, tmp_path, monkeypatch):
 def test_init_from_says_what_was_loaded(
     config, whole_run, tmp_path, monkeypatch, capsys
 ):
-    interrupt(monkeypatch, at_step=1)
+    interrupt(monkeypatch, at_step=2)
     config = config.copy_and_resolve_references()
     config.init_from = str(whole_run)
     with pytest.raises(KeyboardInterrupt):
@@ -376,6 +396,20 @@ def test_bfloat16_and_remat_take_a_step(tiny):
     state, metrics = train.make_train_step(method, optimizer)(state, random_batch(2))
     assert np.isfinite(metrics["loss/total"]) and int(state.step) == 1
     assert jax.tree.map(lambda x: x.dtype, state.params) == kinds
+
+
+@pytest.mark.parametrize("method", ["minent", "advent"])
+def test_a_mistake_that_only_the_step_shows_claims_no_workdir(tiny, tmp_path, method):
+    config, words = tiny({"name": method}), "aux_weight needs an auxiliary head"
+    if method == "advent":
+        config.method.update({"adversarial_aux_weight": 0.0, "aux_weight": 0.0})
+        row = {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
+        config.discriminator = {"optimizer": row, "schedule": {"name": "constant"}}
+        config.data.source.crop_size = config.data.target.crop_size = (24, 24)
+        words = "got 24x24"
+    with pytest.raises(UserError, match=words):
+        train.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_state_is_all_that_changes():

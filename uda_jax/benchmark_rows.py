@@ -133,6 +133,17 @@ RARE_CLASS = {
 BISENET = {"name": "bisenet", "backbone": "resnet18", "form": "tufl", "width": 1.0}
 SS_ADA = {**BISENET, "form": "ss_ada"}
 DAFORMER = {"name": "daformer", "backbone": "mit_b5"}
+# Of a quarter's width, for the comparison of methods on two cores.
+SMALL_DEEPLAB = {
+    "name": "deeplabv2",
+    "backbone": "resnet18",
+    "form": "original",
+    "branches": 4,
+    "multi_level": True,
+    "affine": "trained",  # from random weights they must be
+    "input_form": "imagenet",
+    "width": 0.25,
+}
 
 
 def deeplab(branches: int, affine: str) -> Row:

@@ -66,7 +66,7 @@ def base_config(name: str) -> ConfigDict:
             "batch_size": 2,
             "init_from": "",
             "init_new_heads": False,
-            # Workdir of a finished run to go on from, optimizer too, for more steps.
+            # Workdir of a run, finished or stopped, to go on from, optimizer too.
             "continue_from": "",
             # Config files of the stages that follow; their commands are printed.
             "next": (),

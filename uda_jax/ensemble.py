@@ -74,7 +74,7 @@ def load_members(
     if len(folders) < 2:
         raise UserError(
             f"an ensemble needs two runs or more; --runs names {len(folders)}: give "
-            "their workdirs, with commas between them."
+            "their workdirs, with commas or spaces between them."
         )
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError(
@@ -101,6 +101,8 @@ def load_members(
                 f"{folders[0]} and {folder} cannot be an ensemble, they differ in "
                 f"{'; '.join(differing[:4])}: choose runs that agree there."
             )
+    for folder in folders:  # networks take a while to load
+        runs.check_checkpoint(folder, checkpoint)
     members = []
     for folder, weight in zip(folders, weights, strict=True):
         run = runs.load_run(folder, checkpoint)
@@ -240,9 +242,15 @@ def _joined(values: Sequence[Any]) -> str:
     return ",".join(map(str, values))
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _parts(words: Sequence[str]) -> list[str]:
+    """What commas or spaces separate; both are written, so both are taken."""
+    return [part for word in words for part in word.split(",") if part]
+
+
+def _numbers(words: Sequence[str]) -> tuple[float, ...]:
+    text = ",".join(words)
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(map(float, _parts(words)))
     except ValueError:
         raise UserError(
             f'--weights "{text}" are no numbers: write them as 0.5,0.5.'
@@ -255,8 +263,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Adds up the weighted logits of finished runs and scores the sum, "
         "and each run alone, on the images that they were tested on.",
     )
-    parser.add_argument("--runs", required=True, help="workdirs, commas between them")
-    parser.add_argument("--weights", help="0.5,0.5 for example (default: equal)")
+    parser.add_argument(
+        "--runs", required=True, nargs="+", help="workdirs, commas between them"
+    )
+    parser.add_argument(
+        "--weights", nargs="+", default=(), help="0.5,0.5 for example (default: equal)"
+    )
     parser.add_argument("--output", required=True, help="folder for the report")
     parser.add_argument(
         "--checkpoint", choices=KINDS, default="latest", help="of each run"
@@ -269,8 +281,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     evaluate_ensemble(
-        [name for name in arguments.runs.split(",") if name],
-        _numbers(arguments.weights) if arguments.weights else (),
+        _parts(arguments.runs),
+        _numbers(arguments.weights),
         arguments.output,
         checkpoint=arguments.checkpoint,
         on=arguments.on,

@@ -206,7 +206,12 @@ def evaluate(
             **shown,
             **{k: v and list(v) for k, v in sizes.items()},
             "filter": filter,
-            "protocol": protocol(options, seen, filter if size else ""),
+            "protocol": protocol(
+                options,
+                seen,
+                filter if size else "",
+                filter if label_size else "",
+            ),
         },
         confusions=confusions,
         image_names=tuple(names),

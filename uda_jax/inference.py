@@ -1,5 +1,6 @@
 """How a network looks at an image: one pass or windows, scales, the mirror image."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ Size = tuple[int, int]  # (height, width)
 
 MODES = ("whole", "chips", "sliding")
 RESIZES = ("probabilities", "logits", "direct")
+_NAMED_SIZES = 3
 
 
 def inference_options(
@@ -173,6 +175,7 @@ def protocol(
     options: Mapping[str, Any],
     sizes: Set[tuple[Size, Size, Size]],
     filter: str = "",
+    label_filter: str = "",
 ) -> str:
     """How scores were obtained, in one phrase, to compare like with like.
 
@@ -184,6 +187,7 @@ def protocol(
       sizes: (height, width) of every image as the network saw it, of its label as it
         was counted, and of the label in its file.
       filter: how images were resized on the host, empty where they were not.
+      label_filter: how labels were.
     """
     images, labels, _ = (_sizes(set(kind)) for kind in zip(*sizes, strict=True))
     by = f" by {filter}" if filter else ""
@@ -194,7 +198,9 @@ def protocol(
         how = "" if options["align_corners"] else " (align_corners=False)"
         parts = [f"image {images}{by}", f"{what} resized{how} to the label ({labels})"]
     if any(label != file for _, label, file in sizes):
-        parts.append("labels resized (not comparable with full-size ones)")
+        # Images and labels have one filter, which is named once.
+        by = f" by {label_filter}" if label_filter and not filter else ""
+        parts.append(f"labels resized{by} (not comparable with full-size ones)")
     if options["mode"] != "whole":
         window, stride = (_by(options[key]) for key in ("window", "stride"))
         joined = "summed" if options["mode"] == "chips" else "averaged"
@@ -206,7 +212,13 @@ def protocol(
 
 
 def _sizes(sizes: Set[Size]) -> str:
-    return _by(*sizes) if len(sizes) == 1 else f"of {len(sizes)} sizes"
+    """All of them by name, or their number, range and a code that tells them apart."""
+    ordered = sorted(sizes)
+    if len(ordered) <= _NAMED_SIZES:
+        return " or ".join(map(_by, ordered))
+    ranges = (f"{min(side)}-{max(side)}" for side in zip(*ordered, strict=True))
+    code = hashlib.sha256(repr(ordered).encode()).hexdigest()[:6]
+    return f"of {len(ordered)} sizes, {' x '.join(ranges)} (set {code})"
 
 
 def _by(size: Size) -> str:

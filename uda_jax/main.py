@@ -6,7 +6,6 @@ Repeating the command goes on where the run was stopped.  Any field of the confi
 given on the command line: --config.steps=500 --config.method.unsup_weight=0.1
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ml_collections import config_flags
 from uda_jax import program
 from uda_jax.config_files import parse_flags
 from uda_jax.errors import UserError
+from uda_jax.program import use_compilation_cache as use_compilation_cache
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; configs/x.py:argument passes an argument to it."
@@ -56,7 +56,6 @@ def main() -> None:
     parallel.start_processes(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
-    use_compilation_cache()
     workdir = Path(_WORKDIR.value)
     if _MODE.value == "evaluate":
         from uda_jax.summary import evaluate_run
@@ -68,17 +67,6 @@ def main() -> None:
     from uda_jax.train import fit
 
     fit(_CONFIG.value, workdir)
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the folder that UDA_JAX_CACHE names, if it is set."""
-    folder = os.environ.get("UDA_JAX_CACHE")
-    if folder:
-        import jax
-
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder).resolve()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def run() -> None:

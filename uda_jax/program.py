@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from uda_jax.errors import UserError
 
@@ -19,6 +20,7 @@ def run(main: Callable[[], None]) -> None:
     With `--debug` on the command line the traceback is shown instead.
     """
     keep_freed_memory()
+    use_compilation_cache()
     try:
         main()
     except UserError as error:
@@ -31,6 +33,17 @@ def run(main: Callable[[], None]) -> None:
             raise
         print("uda_jax: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the folder that UDA_JAX_CACHE names, if it is set."""
+    folder = os.environ.get("UDA_JAX_CACHE")
+    if folder:
+        import jax  # only here: --help is quick without it
+
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder).resolve()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @contextmanager

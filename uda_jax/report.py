@@ -49,7 +49,8 @@ def write_report(
       strips: rows of pictures {column name: uint8 [H, W, 3]}, for example image, label,
         before and after.
       strip_captions: a caption per strip.
-      baseline: an evaluation to compare with: of the start, or of another run.
+      baseline: an evaluation to compare with: of the start, or of another run.  Where
+        `report.unlike` it, no gain is shown but the reason.
       baseline_name: what it is called in the tables.
       others: further evaluations on the same images, by name: their mIoU and the gain
         over each, with its interval.
@@ -60,9 +61,12 @@ def write_report(
     Returns:
       The path of the file, written atomically.
     """
+    headline = _headline(report, baseline, baseline_name)
+    if baseline is not None and report.unlike(baseline):
+        baseline = None  # the headline says why; numbers beside it would be compared
     captions = list(strip_captions) or [""] * len(strips)
     sections = [
-        ("", _headline(report, baseline, baseline_name)),
+        ("", headline),
         ("Beside it", _beside(report, others or {})),
         ("Pictures", _pictures(strips, captions, report, colors)),
         ("IoU per class", _classes(report, colors, baseline, baseline_name)),
@@ -89,12 +93,14 @@ def _headline(report, baseline, baseline_name):
     tiles += [(f"mIoU, {k}", percent(v), "") for k, v in report.miou_also.items()]
     if baseline is not None:
         note = f"points over {text(baseline_name)} ({percent(baseline.miou)})"
+        gain = report.miou - baseline.miou
         if interval := report.gain_interval(baseline):
             low, high = (percent(v, "+") for v in interval)
             note += f", {low} to {high} (95 %, over images)"
         elif why := report.unlike(baseline):
-            note += f"; not like with like: it {text(why)}"
-        tiles.append(("gain", _gain(report.miou - baseline.miou), note))
+            gain, before = np.nan, f"{text(baseline_name)} ({percent(baseline.miou)})"
+            note = f"not compared with {before}, which {text(why)}"
+        tiles.append(("gain", _gain(gain), note))
     tiles.append(("pixel accuracy", percent(report.pixel_accuracy), ""))
     tiles.append(("mean accuracy", percent(report.mean_accuracy), ""))
     where = report.provenance.get("benchmark", "")

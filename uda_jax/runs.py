@@ -61,7 +61,7 @@ def check_config(config: ConfigDict) -> None:
                        ("checkpoint_every", 0)):  # fmt: skip
         if config[key] < least:
             raise UserError(f"{key}={config[key]} is too small: give {least} or more.")
-    if config.init_new_heads and not config.init_from:
+    if config.init_new_heads and not (config.init_from or config.continue_from):
         raise UserError(
             "init_new_heads=True says which part of init_from to take, and init_from "
             "is empty: give a file or a workdir, or leave it out."
@@ -237,9 +237,7 @@ def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
     config = read_config(workdir)
     model = make_model(config)
     with open_checkpoints(workdir) as checkpoints:
-        step = checkpoints.find(checkpoint)
-        if step is None:
-            raise UserError(f"{workdir} has no {checkpoint} checkpoint yet: train it.")
+        step = _find(checkpoints, workdir, checkpoint)
         parts = checkpoints.restore_parts(step, ("params", "batch_stats"))
     return Run(
         config=config,
@@ -250,6 +248,19 @@ def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
         label_space=label_space_of(config),
         step=step,
     )
+
+
+def check_checkpoint(workdir: str | Path, checkpoint: str) -> None:
+    """Raises what `load_run` raises where the run has no such checkpoint."""
+    with open_checkpoints(Path(workdir)) as checkpoints:
+        _find(checkpoints, workdir, checkpoint)
+
+
+def _find(checkpoints: Checkpoints, workdir: str | Path, kind: str) -> int:
+    step = checkpoints.find(kind)
+    if step is None:
+        raise UserError(f"{workdir} has no {kind} checkpoint yet: train it.")
+    return step
 
 
 def load_weights(

@@ -2,12 +2,14 @@
 
 Stages are data: each is a run of its own, and a field of its config says what it takes
 over from the one before: `init_from` the segmentor's weights alone (see
-`uda_jax.runs.load_weights`), `continue_from` everything.
+`uda_jax.runs.load_weights`), `continue_from` everything.  With `continue_from` the
+`init_from` of a config file is not used, and the run's header says so.
 """
 
 import json
 import re
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +21,16 @@ from uda_jax.weight_sources import full_options
 
 PyTree = Any
 
+# What the user chose for one stage and means for the next: its data, seed and network.
+_KEPT = r"seed|data\.prepared|(?:source|target|test|model)\.[^=]+"
+
 
 def check_stages(config: ConfigDict) -> None:
     """Looks at the fields that name other runs, without looking at those runs.
 
     Raises:
-      UserError: both `init_from` and `continue_from`, or a name in `next` that is none
-        of a config file.
+      UserError: a name in `next` that is none of a config file.
     """
-    if config.init_from and config.continue_from:
-        raise UserError(
-            f"init_from={config.init_from} and continue_from={config.continue_from} "
-            "both say where the weights come from: give init_from for a run of its "
-            "own, or continue_from for more steps of that run."
-        )
     for name in config.next:
         if not re.fullmatch(r".+\.py(:.+)?", name):
             raise UserError(
@@ -41,13 +39,19 @@ def check_stages(config: ConfigDict) -> None:
             )
 
 
-def next_commands(config: ConfigDict, workdir: Path) -> list[str]:
+def next_commands(
+    config: ConfigDict, workdir: Path, arguments: Sequence[str] = ()
+) -> list[str]:
     """The commands of the stages in `config.next`, in its order.
 
     Each starts from the weights of the run in `workdir`, in a new folder beside it that
     is called after the config file and its variant.
+
+    Args:
+      config, workdir: of the run that ends.
+      arguments: of its command line, whose data, seed and network are repeated.
     """
-    commands = []
+    commands, kept = [], list(_kept(arguments))
     for name in config.next:
         file, _, variant = name.partition(":")
         folder = re.sub(r"\W+", "_", f"{Path(file).stem} {variant}".strip())
@@ -57,10 +61,24 @@ def next_commands(config: ConfigDict, workdir: Path) -> list[str]:
                     *("python", "-m", "uda_jax.main", "--config", name),
                     *("--workdir", str(Path(workdir).parent / folder)),
                     f"--config.init_from={workdir}",
+                    *kept,
                 ]
             )
         )
     return commands
+
+
+def _kept(arguments: Sequence[str]) -> Iterator[str]:
+    """Those that set a field of `_KEPT`, each as one word."""
+    words = list(arguments)
+    for index, word in enumerate(words):
+        found = re.fullmatch(rf"--?config\.(?:{_KEPT})(=.*)?", word, re.DOTALL)
+        if not found:
+            continue
+        following = words[index + 1 : index + 2]
+        if found[1] is None and following and not following[0].startswith("--"):
+            word = f"{word}={following[0]}"
+        yield word
 
 
 def continue_run(config: ConfigDict, state: PyTree) -> tuple[PyTree, str]:
@@ -112,7 +130,11 @@ def continue_run(config: ConfigDict, state: PyTree) -> tuple[PyTree, str]:
                 "number of all steps, those included."
             )
         state = checkpoints.restore(done, state)
-    return state, f"{workdir} goes on here from its step {done} of {former.steps}"
+    origin = f"{workdir} goes on here from its step {done} of {former.steps}"
+    if config.init_from:
+        unused = f"init_from={config.init_from} is not used"
+        origin += f"; {unused}: the run goes on from {workdir}"
+    return state, origin
 
 
 def _lasting(config: ConfigDict) -> dict:

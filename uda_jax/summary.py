@@ -1,6 +1,7 @@
 """What people look at: the header, the panels, the evaluation and the final report."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,7 @@ def baseline_of(config: ConfigDict, report: Report) -> Report | None:
 
     None where there was no run, or where its classes are others than `report`'s.
     """
-    former = config.init_from or config.continue_from
+    former = config.continue_from or config.init_from
     if not former or not (Path(former) / "report.json").exists():
         return None
     baseline = Report.load(Path(former) / "report.json")
@@ -207,8 +208,8 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
     The last lines on the console are the commands of the stages that follow.
     """
     space = label_space_of(config)
-    former = config.init_from or config.continue_from
-    following = stages.next_commands(config, workdir)
+    former = config.continue_from or config.init_from
+    following = stages.next_commands(config, workdir, sys.argv[1:])
     baseline = baseline_of(config, report)
     report.save(workdir / "report.json")
     # One process works here alone, so it needs arrays of its own.
@@ -245,18 +246,23 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
             "devices": starts[-1]["devices"],
         },
     )
-    print(report.table(baseline))
-    if baseline is not None:
-        gain = 100 * (report.miou - baseline.miou)
-        print(
-            f"mIoU {100 * report.miou:.2f}, {gain:+.2f} points over {former} "
-            f"({100 * baseline.miou:.2f})"
-        )
-    else:
-        print(f"mIoU {100 * report.miou:.2f}")
+    unlike = report.unlike(baseline) if baseline is not None else ""
+    print(report.table(None if unlike else baseline))
+    print(f"mIoU {100 * report.miou:.2f}{_over(report, baseline, former)}")
     print(f"report: {workdir / 'report.html'}")
     for command in following:
         print(f"next:   {command}")
+
+
+def _over(report: Report, baseline: Report | None, former: str) -> str:
+    """The gain in words, or why there is none."""
+    if baseline is None:
+        return ""
+    if why := report.unlike(baseline):
+        before = f"{former} ({100 * baseline.miou:.2f})"
+        return f"; not compared with {before}, which {why}"
+    gain = 100 * (report.miou - baseline.miou)
+    return f", {gain:+.2f} points over {former} ({100 * baseline.miou:.2f})"
 
 
 def compare(
@@ -308,7 +314,8 @@ def evaluate_run(
     """
     images = images_of(config, on)
     suffix = "" if on == "test" else f"_{on}"
-    if config.init_from and not (workdir / "config.json").exists():
+    starts = config.init_from and not config.continue_from
+    if starts and not (workdir / "config.json").exists():
         return _evaluate_init_from(config, workdir, images, on, suffix)
     run = runs.load_run(workdir, checkpoint)
     free = ("evaluation", "test", "validation", *runs.ORIGINS)

@@ -5,6 +5,7 @@ on from its last checkpoint as if nothing had happened, because everything that 
 is in `TrainState` and the batches are a function of (config, step).
 """
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -180,17 +181,27 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         label_space.num_classes,
     )
     # Mistakes in the data or its options show here, before anything is written.
-    data.batches(0).close()
     for dataset in filter(None, (data.source, data.target, data.test)):
         dataset[0]
+    with closing(data.batches(0)) as batches:
+        batch, _ = next(batches)
     resumes = has_checkpoint(workdir / "checkpoints")
     state, origin = init_state(
-        model, method, optimizer, config.seed, "" if resumes else config.init_from,
+        model, method, optimizer, config.seed,
+        "" if resumes or config.continue_from else config.init_from,
         config.init_new_heads, config.model, label_space,
     )  # fmt: skip
     state = parallel.replicate(state, mesh)
     if config.continue_from and not resumes:
         state, origin = stages.continue_run(config, state)
+    train_step = make_train_step(
+        method,
+        optimizer,
+        accumulate_steps=config.accumulate_steps,
+        sharding=state.step.sharding,
+    )
+    # So do those that only the step shows; its first call takes this trace.
+    train_step.trace(state, parallel.shard_batch(batch, mesh))
 
     if parallel.is_main():
         runs.open_workdir(workdir, config)
@@ -208,12 +219,6 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         if not resumes:
             summary.write_parameters(workdir, state.params, writer)
         live.say(summary.header(config, workdir, state, origin, data.summary()))
-    train_step = make_train_step(
-        method,
-        optimizer,
-        accumulate_steps=config.accumulate_steps,
-        sharding=state.step.sharding,
-    )
     look = summary.make_panels(method, label_space, mesh)
     log, report = writers.MetricLog(), None
 

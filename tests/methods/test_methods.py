@@ -1,5 +1,6 @@
 """One sweep over every method, with a network so small that a step costs nothing."""
 
+import functools
 import inspect
 
 import flax.struct
@@ -170,6 +171,45 @@ def test_trains_and_compiles_once(case, monkeypatch):
     assert all(value.shape == () for value in metrics.values())
     for panel in images.values():
         assert panel.shape[:3] == (2, 32, 32) and panel.shape[3:] in ((), (3,))
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "options", "term"),
+    [
+        ("minent", "entropy_weight", {}, "loss/entropy"),
+        ("minent", "entropy_weight", {"entropy": "per_class"}, "loss/entropy"),
+        ("maxsquare", "target_weight", {}, "loss/target"),
+        ("maxsquare", "target_weight", {"target_loss": "entropy"}, "loss/target"),
+        (
+            "maxsquare",
+            "target_weight",
+            {"target_loss": "hard", "threshold": 0.0},
+            "loss/target",
+        ),
+        ("advent", "adversarial_weight", {}, "loss/adversarial_main"),
+    ],
+)
+def test_the_term_on_the_target_falls(name, weight, options, term, monkeypatch):
+    monkeypatch.setattr(discriminator, "LAYERS", {"conv1": 64, "classifier": 1})
+    # Not image-wise: those weights follow the predictions, without a gradient.
+    # So large that the source hardly matters; the discriminators stand still.
+    large = 1e4
+    method = METHODS[name](forward, C, **{**NO_VIEWS, **options, weight: large})
+    state, batch = start(method), toy_batch()
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient_and_term(segmentor):
+        params = {**state.params, "segmentor": segmentor}
+        total, out = method.loss(params, state, batch, jax.random.key(2))
+        return total / large, out.metrics[term]
+
+    segmentor, values = state.params["segmentor"], []
+    for _ in range(3):
+        gradient, value = gradient_and_term(segmentor)
+        values.append(value)
+        segmentor = jax.tree.map(lambda p, g: p - 0.1 * g, segmentor, gradient)
+    assert values[0] > values[1] > values[2]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -10,6 +10,7 @@ import pytest
 from uda_jax import augment, losses
 from uda_jax.errors import UserError
 from uda_jax.methods import METHODS
+from uda_jax.models import discriminator
 from uda_jax.models.model import Prediction
 
 C = 4
@@ -23,6 +24,21 @@ PLAIN = {
                "adversarial_aux_weight": 0.2},
 }  # fmt: skip
 
+# The target's metrics and their factors in the total, with these options.
+TERMS = {
+    "minent": {"loss/entropy": 0.5, "loss/entropy_aux": 0.2},
+    "maxsquare": {"loss/target": 0.5, "loss/guidance": 0.5 * 0.3},
+    "advent": {
+        "loss/adversarial_main": 0.5,
+        "loss/adversarial_aux": 0.2,
+        **{
+            f"discriminator/{head}_{domain}": 1.0
+            for head in ("main", "aux")
+            for domain in ("source", "target")
+        },
+    },
+}
+
 
 def forward(params, batch_stats, image, *, train, rngs=None):
     """Two heads on a normalised image; the statistics follow its mean."""
@@ -34,7 +50,7 @@ def forward(params, batch_stats, image, *, train, rngs=None):
 
 def toy(name, network=forward, heads=2, sizes=((33, 40), (40, 34)), **options):
     """(method, params, state, batch) with domains of different sizes."""
-    method = METHODS[name](network, C, **NO_VIEWS, **{**PLAIN[name], **options})
+    method = METHODS[name](network, C, **{**NO_VIEWS, **PLAIN[name], **options})
     kernels = 2 * jax.random.normal(jax.random.key(0), (heads, 3, C))
     extra, memory = jax.eval_shape(method.init, jax.random.key(1))  # ADVENT's: shapes
     rng = np.random.default_rng(0)
@@ -62,30 +78,114 @@ def predictions(params, state, batch):
     return source, target, first, second
 
 
-def test_minent_is_the_sum_of_its_terms():
-    method, params, state, batch = toy("minent")
+def softmax(logits):
+    powers = np.exp(np.asarray(logits, np.float64))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def nats(probs):
+    return -(probs * np.log(probs)).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("entropy", "divisor"), [("normalized", np.log(C)), ("per_class", C)]
+)
+def test_minent_is_the_sum_of_its_terms(entropy, divisor):
+    method, params, state, batch = toy("minent", entropy=entropy)
     total, _ = method.loss(params, state, batch, jax.random.key(2))
     source, target, *_ = predictions(params, state, batch)
     ce = lambda z: losses.cross_entropy(z, batch["source"]["label"], normaliser="valid")
     expected = ce(source.logits) + 0.3 * ce(source.aux_logits[0])
-    expected += 0.5 * losses.normalized_entropy(target.logits)
-    expected += 0.2 * losses.normalized_entropy(target.aux_logits[0])
+    for weight, logits in ((0.5, target.logits), (0.2, target.aux_logits[0])):
+        expected += weight * nats(softmax(logits)).mean() / divisor
     np.testing.assert_allclose(total, expected, rtol=1e-6)
 
 
-def test_maxsquare_is_the_sum_of_its_terms():
-    method, params, state, batch = toy("maxsquare")
+def maxsquare_term(target_loss, ratio, probs):
+    """The published formulas: the image-wise squares are not halved."""
+    if target_loss == "hard":
+        sure = probs.max(-1) > 0.4
+        assert 0 < sure.mean() < 1
+        return -np.log(probs.max(-1)[sure]).mean()
+    squares = target_loss == "max_square"
+    values = -(probs**2).sum(-1) if squares else nats(probs)
+    if not ratio:
+        return values.mean() / C / (2 if squares else 1)
+    total = 0.0
+    for image, chosen in zip(values, probs.argmax(-1), strict=True):
+        counts = np.bincount(chosen.ravel(), minlength=C)[chosen]
+        weights = 1 / np.maximum(counts**ratio * chosen.size ** (1 - ratio), 1)
+        total += (weights * image).sum() / C
+    return total / len(probs)
+
+
+@pytest.mark.parametrize(
+    ("target_loss", "ratio"),
+    [
+        ("max_square", 0.0),
+        ("max_square", 0.2),
+        ("entropy", 0.0),
+        ("entropy", 0.2),
+        ("hard", 0.0),
+    ],
+)
+def test_maxsquare_is_the_sum_of_its_terms(target_loss, ratio):
+    method, params, state, batch = toy(
+        "maxsquare", target_loss=target_loss, image_ratio=ratio
+    )
     total, out = method.loss(params, state, batch, jax.random.key(2))
     source, target, *_ = predictions(params, state, batch)
     main, aux = target.logits, target.aux_logits[0]
     ce = lambda *a: losses.cross_entropy(*a, normaliser="valid")
     label = batch["source"]["label"]
     expected = ce(source.logits, label) + 0.3 * ce(source.aux_logits[0], label)
-    weights = losses.image_wise_weights(main, 0.2)
     guidance = ce(aux, losses.guidance_label(main, aux, 0.4))
-    expected += 0.5 * (losses.squared_probabilities(main, weights) + 0.3 * guidance)
+    term = maxsquare_term(target_loss, ratio, softmax(main))
+    expected += 0.5 * (term + 0.3 * guidance)
     np.testing.assert_allclose(total, expected, rtol=1e-6)
     assert 0 < out.metrics["pseudo/confident"] < 1
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_each_domain_has_its_view_and_the_source_its_class_weights(name, monkeypatch):
+    marks = {
+        "pale": lambda key, image: 0.5 * augment.normalize(image),
+        "tinted": lambda key, image: augment.normalize(image) * jnp.array([1, 2, -1]),
+    }
+    for view, mark in marks.items():
+        monkeypatch.setitem(augment.SOURCE_VIEWS, view, mark)
+    monkeypatch.setattr(discriminator, "LAYERS", {"conv1": 8, "classifier": 1})
+    weights = (1.0, 5.0, 0.0, 2.0)
+    views = {"source_view": "pale", "target_view": "tinted"}
+    method, params, state, batch = toy(name, **views, class_weights=weights)
+    # Where ADVENT's discriminators are 0, each of their losses is ln 2.
+    shapes = params.pop("discriminator", {})
+    params["discriminator"] = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+    total, out = method.loss(params, state, batch, jax.random.key(2))
+    source, target = (
+        forward(params["segmentor"], state.batch_stats, mark(None, image), train=True)[
+            0
+        ]
+        for mark, image in zip(
+            marks.values(),
+            (batch["source"]["image"], batch["target"]["image"]),
+            strict=True,
+        )
+    )
+    label, expected = batch["source"]["label"], 0.0
+    for key, factor, logits in (
+        ("loss/source", 1.0, source.logits),
+        ("loss/source_aux", 0.3, source.aux_logits[0]),
+    ):
+        labelled = label < C
+        own = softmax(logits)[labelled, label[labelled]]
+        value = -(np.array(weights)[label[labelled]] * np.log(own)).mean()
+        np.testing.assert_allclose(out.metrics[key], value, rtol=1e-5)
+        expected += factor * value
+    confidence = softmax(target.logits).max(-1)
+    np.testing.assert_allclose(out.images["target_confidence"], confidence, rtol=1e-5)
+    expected += sum(TERMS[name][key] * out.metrics[key] for key in TERMS[name])
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
 def test_guidance_teaches_the_auxiliary_head_alone():
