@@ -17,7 +17,7 @@ from conftest import (
     write_png,
 )
 
-from uda_jax import main, program
+from uda_jax import main, program, train
 from uda_jax.errors import UserError
 from uda_jax.training_data import open_training_data
 
@@ -281,3 +281,17 @@ def test_a_folder_without_its_train_split(command, world, tmp_path):
     )
     assert code == 2
     assert_one_sentence(err, '"train" is unknown', "val")
+
+
+@pytest.mark.parametrize("method", ["minent", "advent"])
+def test_a_mistake_that_only_the_step_shows_claims_no_workdir(tiny, tmp_path, method):
+    config, words = tiny({"name": method}), "aux_weight needs an auxiliary head"
+    if method == "advent":
+        config.method.update({"adversarial_aux_weight": 0.0, "aux_weight": 0.0})
+        row = {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
+        config.discriminator = {"optimizer": row, "schedule": {"name": "constant"}}
+        config.data.source.crop_size = config.data.target.crop_size = (24, 24)
+        words = "got 24x24"
+    with pytest.raises(UserError, match=words):
+        train.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

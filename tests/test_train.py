@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import time
 
 import jax
@@ -204,8 +205,7 @@ def test_repeating_a_finished_run_does_not_train(
 def test_evaluates_a_finished_run_again(config, whole_run, capsys):
     report = summary.evaluate_run(config, whole_run, "latest")
     assert report.miou == Report.load(whole_run / "report.json").miou
-    saved = Report.load(whole_run / "evaluate_latest.json")
-    assert saved.provenance["step"] == STEPS
+    assert Report.load(whole_run / "evaluate_latest.json").provenance["step"] == STEPS
     assert "mIoU" in capsys.readouterr().out
     changed = config.copy_and_resolve_references()
     changed.optimizer.learning_rate = 1.0
@@ -251,18 +251,15 @@ def test_no_gain_over_other_classes(config, whole_run):
 
 def test_says_why_there_is_no_gain(whole_run):
     report = Report.load(whole_run / "report.json")
-    over = summary._over(report, report, "runs/a")
-    assert over == f", +0.00 points over runs/a ({100 * report.miou:.2f})"
+    assert "+0.00 points over runs/a (" in summary._over(report, report, "runs/a")
     other = dataclasses.replace(report, provenance={"protocol": "flipped"})
-    assert "points" not in (over := summary._over(report, other, "runs/a"))
-    assert "not compared with runs/a (" in over and "otherwise (flipped)" in over
+    over = summary._over(report, other, "runs/a")
+    assert re.match(r"; not compared with runs/a \(.*otherwise \(flipped\)$", over)
     for baseline, compared in [(report, True), (other, False)]:
         page = write_report(
             whole_run / "compared", title="", report=report, config={},
             colors=np.zeros((13, 3), np.uint8), baseline=baseline,
-            history=[{"step": s, "eval/miou": 0.5} for s in (1, 2)],
         ).read_text()  # fmt: skip
-        assert ("points over" in page) is compared
         assert ("The line across a bar" in page) is compared
         assert ("not compared with before" in page) is not compared
 
@@ -396,20 +393,6 @@ def test_bfloat16_and_remat_take_a_step(tiny):
     state, metrics = train.make_train_step(method, optimizer)(state, random_batch(2))
     assert np.isfinite(metrics["loss/total"]) and int(state.step) == 1
     assert jax.tree.map(lambda x: x.dtype, state.params) == kinds
-
-
-@pytest.mark.parametrize("method", ["minent", "advent"])
-def test_a_mistake_that_only_the_step_shows_claims_no_workdir(tiny, tmp_path, method):
-    config, words = tiny({"name": method}), "aux_weight needs an auxiliary head"
-    if method == "advent":
-        config.method.update({"adversarial_aux_weight": 0.0, "aux_weight": 0.0})
-        row = {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
-        config.discriminator = {"optimizer": row, "schedule": {"name": "constant"}}
-        config.data.source.crop_size = config.data.target.crop_size = (24, 24)
-        words = "got 24x24"
-    with pytest.raises(UserError, match=words):
-        train.fit(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_state_is_all_that_changes():
