@@ -128,7 +128,7 @@ def compilation_cache(tmp_path_factory):
     folder /= "compiled"
     before = os.environ.get("UDA_JAX_CACHE")
     os.environ.setdefault("UDA_JAX_CACHE", str(folder))
-    from uda_jax.main import use_compilation_cache
+    from uda_jax.program import use_compilation_cache
 
     use_compilation_cache()
     yield folder

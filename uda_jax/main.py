@@ -15,7 +15,6 @@ from ml_collections import config_flags
 from uda_jax import program
 from uda_jax.config_files import parse_flags
 from uda_jax.errors import UserError
-from uda_jax.program import use_compilation_cache as use_compilation_cache
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; configs/x.py:argument passes an argument to it."

@@ -39,11 +39,12 @@ h2 { font-size: 18px; margin: 40px 0 12px; }
 .tile small { color: var(--faint); font-size: 12.5px; }
 .tile .up, .up { color: var(--up); } .tile .down, .down { color: var(--down); }
 .tile .same, .same, .faint { color: var(--faint); }
-.strip { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(200px, 1fr);
+.strip { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(150px, 1fr);
   gap: 8px; overflow-x: auto; margin-top: 14px; }
 figure { margin: 0; }
 .strip img { width: 100%; display: block; border-radius: 6px; }
-.strip figcaption { color: var(--faint); font-size: 13px; padding-bottom: 3px; }
+.strip figcaption { color: var(--faint); font-size: 13px; padding-bottom: 3px;
+  overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13.5px;
   margin: 16px 0 0; }
 i { display: inline-block; width: 13px; height: 13px; border-radius: 3px;

@@ -1,7 +1,7 @@
 """What the goldens of two whole training steps were made with: networks and batches."""
 
 import numpy as np
-from models.published_deeplabv2 import published_names, torch_shapes
+from models.published_deeplabv2 import fill, published_names, torch_shapes
 
 from uda_jax.labels import IGNORE
 
@@ -24,23 +24,6 @@ def discriminator_tensors(seed):
         shapes[f"{2 * i}.weight"] = (channels, DISCRIMINATOR[i], 4, 4)
         shapes[f"{2 * i}.bias"] = (channels,)
     return fill(seed, shapes)
-
-
-def fill(seed, shapes):
-    random, tensors = np.random.RandomState(seed), {}
-    for name, shape in shapes.items():
-        if len(shape) == 4:
-            value = random.randn(*shape) * np.sqrt(2 / np.prod(shape[1:]))
-        elif name.endswith("running_mean"):
-            value = 0.1 * random.randn(*shape)
-        elif name.endswith("running_var"):
-            value = 1 + 0.5 * random.rand(*shape)
-        elif name.endswith("weight"):
-            value = (0.2 if "bn3" in name else 1) * (1 + 0.1 * random.randn(*shape))
-        else:
-            value = 0.1 * random.randn(*shape)
-        tensors[name] = value.astype(np.float32)
-    return tensors
 
 
 def batch(step, source_size, target_size):

@@ -64,3 +64,21 @@ def torch_shapes(model, params, stats):
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), (params, stats))
     tensors = convert.to_torch(*zeros, model.torch.to_torch)
     return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def fill(seed, shapes):
+    """The goldens' tensors, in the order of `shapes`: {name: PyTorch's shape}."""
+    random, tensors = np.random.RandomState(seed), {}
+    for name, shape in shapes.items():
+        if len(shape) == 4:
+            value = random.randn(*shape) * np.sqrt(2 / np.prod(shape[1:]))
+        elif name.endswith("running_mean"):
+            value = 0.1 * random.randn(*shape)
+        elif name.endswith("running_var"):
+            value = 1 + 0.5 * random.rand(*shape)
+        elif name.endswith("weight"):
+            value = (0.2 if "bn3" in name else 1) * (1 + 0.1 * random.randn(*shape))
+        else:
+            value = 0.1 * random.randn(*shape)
+        tensors[name] = value.astype(np.float32)
+    return tensors

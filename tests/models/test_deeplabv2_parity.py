@@ -11,6 +11,7 @@ from published_deeplabv2 import (
     ADVENT,
     MAXSQUARE,
     R50,
+    fill,
     published_names,
     shapes,
     torch_shapes,
@@ -37,20 +38,7 @@ def original():
     """
     model, *wanted = shapes(input_form="imagenet", **MAXSQUARE)
     named = torch_shapes(model, *wanted)
-    random, tensors = np.random.RandomState(100), {}
-    for name in published_names():
-        shape = named[name]
-        if len(shape) == 4:
-            value = random.randn(*shape) * np.sqrt(2 / np.prod(shape[1:]))
-        elif name.endswith("running_mean"):
-            value = 0.1 * random.randn(*shape)
-        elif name.endswith("running_var"):
-            value = 1 + 0.5 * random.rand(*shape)
-        elif name.endswith("weight"):
-            value = (0.2 if "bn3" in name else 1) * (1 + 0.1 * random.randn(*shape))
-        else:
-            value = 0.1 * random.randn(*shape)
-        tensors[name] = value.astype(np.float32)
+    tensors = fill(100, {name: named[name] for name in published_names()})
     return model, *convert.from_torch(tensors, model.torch.to_flax, *wanted)
 
 
