@@ -29,7 +29,12 @@ METHODS = (
 )
 # Benchmark, network, optimizer and the stages that follow.
 VARIANTS = {
-    "source": ("minicity", BISENET, SGD, ("configs/tufl_minicity.py",)),
+    "source": (
+        "minicity",
+        BISENET,
+        SGD,
+        ("configs/tufl_minicity.py", "configs/tufl_minicity.py:adaptive"),
+    ),
     "oracle": ("minicity_oracle", BISENET, SGD, ()),
     "deeplabv2": (
         "minicity",

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
 
-SINGLE_STAGES = ("minent", "maxsquare", "maxsquare_iw")
+SINGLE_STAGES = ("minent", "maxsquare", "maxsquare_iw", "tufl_synthetic")
 # Benchmark, whether the auxiliary head learns too, and the stages that follow.
 VARIANTS = {
     "gta5": (

@@ -3,17 +3,28 @@ r"""TUFL stage one on minicity, from a source-only run.
     python -m uda_jax.main --config configs/tufl_minicity.py \
         --workdir runs/tufl_minicity
 
-Run configs/source_only_minicity.py first, into runs/source_only_minicity.  What differs
-from the published numbers (configs/tufl_rio.py), and why, stands in docs/results.md.
+Run configs/source_only_minicity.py first, into runs/source_only_minicity.  `:adaptive`
+has a threshold for each class, which moves with the predictions, instead of one fixed
+threshold; it is what stage two (configs/tufl_stage2_minicity.py) starts from.  What
+differs from the published numbers (configs/tufl_rio.py), and why, stands in
+docs/results.md.
 """
 
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
 
+# Loss of the unsupervised term, and the stages that follow.
+VARIANTS = {
+    "fixed": ("focal", ()),
+    "adaptive": ("adaptive_focal", ("configs/tufl_stage2_minicity.py",)),
+}
 
-def get_config() -> ConfigDict:
+
+def get_config(variant: str = "fixed") -> ConfigDict:
+    unsup_loss, following = benchmarks.choose(VARIANTS, variant)
     config = benchmarks.base_config("minicity")
+    config.next = following
     config.init_from = "runs/source_only_minicity"
     config.batch_size = 4
     config.steps = 150
@@ -40,7 +51,7 @@ def get_config() -> ConfigDict:
     config.method = ConfigDict(
         dict(
             name="tufl",
-            unsup_loss="focal",
+            unsup_loss=unsup_loss,
             unsup_weight=0.08,
             gamma=2.0,
             threshold=0.8,

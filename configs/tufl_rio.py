@@ -23,11 +23,15 @@ from uda_jax import benchmarks
 BENCHMARK = {
     city: f"cityscapes_to_{city}" for city in ("rio", "rome", "taipei", "tokyo")
 }
+STAGE_TWO = "configs/tufl_stage2_rio.py"
 
 
 def get_config(city: str = "rio") -> ConfigDict:
     config = benchmarks.base_config(benchmarks.choose(BENCHMARK, city))
     config.init_from = "runs/source_only_cityscapes13"
+    # The whole method, and the released command of stage two.
+    whole = STAGE_TWO if city == "rio" else f"{STAGE_TWO}:{city}"
+    config.next = (whole, f"{STAGE_TWO}:{city}_published")
     config.steps = 2_000
     # One source and one target image on each of two GPUs, gradients averaged.
     config.batch_size = 2

@@ -8,8 +8,12 @@ deviation (n - 1) over them.  Their gain is over the first row, seed by seed, wi
 standard error of its mean (s.e.: standard deviation / root of n).  Rows of single runs
 get a bootstrap interval over the test images, and the paired interval of their gain.
 Runs that were not scored alike, or whose seeds do not pair, are refused.
+
+With --rarest-third before the name of the markers two more columns show the mean IoU
+of the rarest third of the classes and its gain; a line below says which they are.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -66,45 +70,105 @@ def _seed(workdir: Path) -> int | None:
     return json.loads(path.read_text())["seed"] if path.exists() else None
 
 
-def table(rows: dict[str, list[Report]]) -> str:
-    """Markdown: a row per name, the classes as columns, percent."""
+def table(rows: dict[str, list[Report]], *, rarest_third: bool = False) -> str:
+    """Markdown: a row per name, the classes as columns, percent.
+
+    Args:
+      rows: name -> reports, as `read_rows` gives them.
+      rarest_third: adds the mean over the classes of `rarest` and its gain.
+
+    Raises:
+      UserError: see `rarest`.
+    """
     first = next(iter(rows.values()))
     names = [first[0].class_names[c] for c in first[0].classes]
+    heads, means, below = ["mIoU", "gain"], [rows], ""
+    if rarest_third:
+        rare, below = rarest([r for reports in rows.values() for r in reports])
+        heads += ["rarest third", "its gain"]
+        means.append(
+            {
+                name: [dataclasses.replace(r, classes=rare) for r in reports]
+                for name, reports in rows.items()
+            }
+        )
     lines = [
-        f"| run | mIoU | gain | {' | '.join(names)} |",
-        f"|---|---|---|{'---|' * len(names)}",
+        f"| run | {' | '.join(heads + names)} |",
+        f"|{'---|' * (1 + len(heads) + len(names))}",
     ]
     for name, reports in rows.items():
-        scores = 100 * np.array([report.miou for report in reports])
-        cell = f"{scores.mean():.1f}"
-        gains = scores - [100 * report.miou for report in first[: len(scores)]]
-        gain = f"{gains.mean():+.1f}"
-        if len(scores) > 1:
-            cell += f" ± {scores.std(ddof=1):.1f}"
-            error = gains.std(ddof=1) / np.sqrt(len(gains))
-            gain += f", s.e. {error:.1f} ({', '.join(f'{g:+.1f}' for g in gains)})"
-        elif reports[0].interval:
-            low, high = (100 * v for v in reports[0].interval)
-            cell += f" ({low:.1f} to {high:.1f})"
-            if interval := reports[0].gain_interval(first[0]):
-                low, high = (100 * v for v in interval)
-                gain += f" ({low:+.1f} to {high:+.1f})"
-        if reports is first:
-            gain = ""
+        cells = [name]
+        for mean in means:
+            score, gain = _score_and_gain(mean[name], next(iter(mean.values())))
+            cells += [score, "" if reports is first else gain]
         iou = 100 * np.nanmean([r.iou[list(r.classes)] for r in reports], axis=0)
-        per_class = " | ".join("–" if np.isnan(v) else f"{v:.0f}" for v in iou)
-        lines.append(f"| {name} | {cell} | {gain} | {per_class} |")
-    return "\n".join(lines)
+        cells += ["–" if np.isnan(v) else f"{v:.0f}" for v in iou]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + below
+
+
+def rarest(reports: list[Report]) -> tuple[tuple[int, ...], str]:
+    """The rarest third of the evaluated classes, and a paragraph that names them.
+
+    Of C evaluated classes the floor(C / 3) with the fewest pixels in the labels, of
+    those that have any; rows of a report's confusion matrix are labels.
+
+    Raises:
+      UserError: fewer than three classes, or reports that counted other labels.
+    """
+    classes = np.array(reports[0].classes)
+    counts = [report.confusion.sum(1)[classes] for report in reports]
+    if len(classes) < 3:
+        raise UserError(
+            f"{len(classes)} classes have no rarest third: leave --rarest-third out."
+        )
+    if not all(np.array_equal(count, counts[0]) for count in counts):
+        raise UserError(
+            "The runs were scored on different labels, so their rarest classes may "
+            "differ: evaluate all in one way, or leave --rarest-third out."
+        )
+    order = np.argsort(counts[0], kind="stable")
+    order = order[counts[0][order] > 0][: len(classes) // 3]
+    shares = counts[0] / counts[0].sum()
+    listed = ", ".join(
+        f"{reports[0].class_names[classes[i]]} ({100 * shares[i]:.2g} %)" for i in order
+    )
+    text = (
+        f"Rarest third: the {len(order)} of {len(classes)} classes with the fewest "
+        f"pixels in the test labels: {listed}."
+    )
+    return tuple(classes[order].tolist()), f"\n\n{text}"
+
+
+def _score_and_gain(reports: list[Report], first: list[Report]) -> tuple[str, str]:
+    """The mean IoU over `classes` in percent and its gain over the first row's."""
+    scores = 100 * np.array([report.miou for report in reports])
+    gains = scores - [100 * report.miou for report in first[: len(scores)]]
+    score, gain = f"{scores.mean():.1f}", f"{gains.mean():+.1f}"
+    if len(scores) > 1:
+        score += f" ± {scores.std(ddof=1):.1f}"
+        error = gains.std(ddof=1) / np.sqrt(len(gains))
+        gain += f", s.e. {error:.1f} ({', '.join(f'{g:+.1f}' for g in gains)})"
+    elif reports[0].interval:
+        low, high = (100 * v for v in reports[0].interval)
+        score += f" ({low:.1f} to {high:.1f})"
+        if interval := reports[0].gain_interval(first[0]):
+            low, high = (100 * v for v in interval)
+            gain += f" ({low:+.1f} to {high:+.1f})"
+    return score, gain
 
 
 def main(arguments: list[str]) -> None:
+    rarest_third = "--rarest-third" in arguments[:1]
+    arguments = arguments[rarest_third:]
     if len(arguments) < 2 or not all("=" in row for row in arguments[1:]):
         sys.exit(__doc__)
     marker, *rows = arguments
     try:
-        replace_block(DOCUMENT, marker, table(read_rows(rows)))
+        text = table(read_rows(rows), rarest_third=rarest_third)
     except UserError as error:
         sys.exit(f"uda_jax: {error}")
+    replace_block(DOCUMENT, marker, text)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,14 @@ def shrink(config: ConfigDict, steps=4) -> ConfigDict:
 
 SOURCE_ONLY = {"name": "source_only", "class_weights": "none", "heads": "last"}
 TUFL = {**SOURCE_ONLY, "name": "tufl", "unsup_loss": "adaptive_focal"}
+# Stage two, with all that is kept from step to step.
+MIX = {
+    "name": "single",
+    "long_tail_probability": 0.5,
+    "long_tail_choice": "thresholds",
+    "color_strength": 0.0,
+}
+STREAMS = {"paste": {"name": "long_tail"}}
 # The network with BatchNorm that compiles fastest: one block in a stage, two in one.
 # A config file that write_config makes knows it too.
 resnet.BLOCKS["five_blocks"] = (1, 1, 1, 2)

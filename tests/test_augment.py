@@ -115,6 +115,25 @@ def test_strength_zero_changes_no_colour(photo):
     np.testing.assert_allclose(moved, plain, atol=1e-4)
 
 
+def test_strong_colors_are_those_of_the_strong_view_and_take_floats(photo):
+    # A mixed image is float; so is one in another's style.
+    batch, key = jnp.stack([photo, photo]), jax.random.key(3)
+    moved, matrix = jax.jit(augment.strong_view)(key, batch)
+    floats = batch.astype(jnp.float32)
+    alone = jax.jit(augment.strong_colors)(jax.random.split(key)[0], floats)
+    assert alone.shape == batch.shape and alone.dtype == jnp.float32
+    np.testing.assert_allclose(jax.jit(warp)(alone, matrix), moved, atol=1e-4)
+    plain = augment.strong_colors(key, batch, color_strength=0)
+    np.testing.assert_array_equal(plain, augment.normalize(batch))
+
+
+def test_the_source_view_takes_floats(photo):
+    batch, key = jnp.stack([photo, photo]), jax.random.key(3)
+    view = jax.jit(augment.source_view)
+    of_floats = view(key, batch.astype(jnp.float32))
+    np.testing.assert_allclose(of_floats, view(key, batch), atol=1e-5)
+
+
 def test_matrix_stays_in_the_published_ranges():
     options = inspect.signature(augment.strong_view).parameters
     published = dict(rotation=30, shear=5, scale=(0.8, 1.2), flip_probability=0.5)

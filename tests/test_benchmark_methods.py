@@ -42,6 +42,21 @@ def test_nobody_always_comes_first():
     assert results == {"a": [1, 4, 5], "b": [2, 3, 6]}
 
 
+def test_shares_of_stage_two_are_of_the_same_round():
+    names = benchmark_methods.STAGE_TWO, benchmark_methods.MIXED
+    times = dict(zip(names, ([100.0, 200.0, 400.0], [90.0, 160.0, 380.0]), strict=True))
+    times[benchmark_methods.LABELLED] = [60.0, 150.0, 280.0]
+    parts = benchmark_methods.shares(times)
+    assert parts == {
+        "mixing and pasting": [10.0, 20.0, 5.0],
+        "the frozen network": [30.0, 5.0, 25.0],
+    }
+    assert benchmark_methods.shares_text(parts) == (
+        "Of a step of TUFL stage two: mixing and pasting 10 % (5 to 20), the frozen "
+        "network 25 % (5 to 30)."
+    )
+
+
 def flops(function, *arguments):
     return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
 
@@ -54,7 +69,7 @@ def test_advent_passes_through_its_discriminator_once_for_each_domain():
         return Prediction(image @ params), batch_stats
 
     method = advent(forward, 2, adversarial_aux_weight=0.0, aux_weight=0.0)
-    extra, memory = jax.eval_shape(method.init, jax.random.key(0))
+    extra, memory = jax.eval_shape(method.init, jax.random.key(0), None, None)
 
     def loss(params, source, target):
         label = jnp.zeros(shape, jnp.uint8)

@@ -7,6 +7,7 @@ value of every option to be in one; the rest are traced, and not compiled.  How 
 act together is the subject of the tests of methods, optimizers and models.
 """
 
+import collections
 import functools
 import importlib.util
 import inspect
@@ -78,6 +79,9 @@ def small(case):
     shrink(config, steps=config.steps)
     if config.model.name == "deeplabv2":
         config.model.backbone = "five_blocks"
+    for geometry in (config.data.source, config.data.target):
+        if geometry.get("resize"):
+            geometry.resize = (96, 128)  # the trees' own size
     config.batch_size = 2 * config.accumulate_steps
     config.init_from = ""
     return config
@@ -94,13 +98,13 @@ def options(case):
     """Options that decide which code a step runs; of numbers only whether they are 0.
 
     Those of the network keep their values: two or four branches are other code.
-    Weights of classes are numbers.
+    Weights of classes and tables of related ones are numbers.
     """
     found = set()
 
     def walk(path, value):
         if isinstance(value, dict):
-            for key in value.keys() - {"class_weights"}:
+            for key in value.keys() - {"class_weights", "related"}:
                 walk((*path, key), value[key])
             return
         if isinstance(value, int | float) and "model" not in path:
@@ -118,8 +122,13 @@ def first_of_each(key):
 
 
 def a_cover(cases):
-    """Few of the cases, in which together every option has every value it has."""
-    left, chosen = set().union(*map(options, cases)), []
+    """Few of the cases, in which together every option has every value it has.
+
+    First those that alone have some value, then whichever has most of what is left.
+    """
+    held = collections.Counter(o for case in cases for o in options(case))
+    chosen = [c for c in cases if any(held[o] == 1 for o in options(c))]
+    left = held.keys() - set().union(*map(options, chosen))
     while left:
         chosen.append(max(cases, key=lambda case: len(options(case) & left)))
         left -= options(chosen[-1])
@@ -127,7 +136,7 @@ def a_cover(cases):
 
 
 def step_and_state(config):
-    """The train step of a config, and a function that makes its first state."""
+    """The train step of a config, and batch -> its first state."""
     model = make_model(config)
     classes = LABEL_SPACES[config.label_space].num_classes
     method = build(METHODS, "method", config.method, model.forward, classes)
@@ -141,7 +150,9 @@ def step_and_state(config):
     step = train.make_train_step(
         method, optimizer, accumulate_steps=config.accumulate_steps
     )
-    return step, lambda: train.init_state(model, method, optimizer, 0)[0]
+    return step, lambda batch: train.init_state(
+        model, method, optimizer, 0, batch=batch
+    )[0]
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +291,9 @@ def test_the_small_network_starts_every_method(data):
 def test_comes_from_its_folders_to_a_batch(case, read):
     config = small(case)
     batch = read(config)
-    domains = {"source", "target"} if train.method_needs_target(config) else {"source"}
+    domains = {"source", *config.data.streams}
+    if train.method_needs_target(config):
+        domains.add("target")
     assert set(batch) == domains
     for domain in domains:
         assert batch[domain]["image"].shape == (config.batch_size, 64, 64, 3)
@@ -295,8 +308,9 @@ STEPPED = a_cover(PROGRAMS)
 def test_its_parts_fit_each_other(case, read):
     config = small(case)
     step, new_state = step_and_state(config)
-    state = jax.eval_shape(new_state)
-    after, _ = jax.eval_shape(step, state, read(config))
+    batch = read(config)
+    state = jax.eval_shape(new_state, batch)
+    after, _ = jax.eval_shape(step, state, batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     for now, before in zip(*map(jax.tree.leaves, (after, state)), strict=True):
         assert (now.shape, now.dtype) == (before.shape, before.dtype)
@@ -306,8 +320,9 @@ def test_its_parts_fit_each_other(case, read):
 def test_takes_a_step(case, read, compilation_cache):
     config = small(case)
     step, new_state = step_and_state(config)
-    before = new_state()
-    state, metrics = step(new_state(), read(config))
+    batch = read(config)
+    before = new_state(batch)
+    state, metrics = step(new_state(batch), batch)
     assert all(np.isfinite(x) for x in jax.tree.leaves(metrics)), metrics
     moved = jax.tree.map(lambda a, b: (a != b).any(), before.params, state.params)
     assert any(jax.tree.leaves(moved))

@@ -4,7 +4,8 @@ import socket
 import jax
 import numpy as np
 import pytest
-from conftest import TUFL, start, write_config
+from conftest import MIX, STREAMS, TUFL, start, write_config
+from ml_collections import ConfigDict
 
 from uda_jax import parallel, train
 from uda_jax.checkpoints import Checkpoints
@@ -17,7 +18,9 @@ STEPS = 3
 @pytest.fixture(scope="module")
 def config(tiny):
     # 13 classes, random weights: a threshold of 0.1 lets some pixels take part.
-    config = tiny({**TUFL, "threshold": 0.1}, steps=STEPS, batch_size=8)
+    method = {**TUFL, "threshold": 0.1, "mix": MIX}
+    config = tiny(method, steps=STEPS, batch_size=8)
+    config.data.streams = ConfigDict(STREAMS)
     # Confident or not, and a quantile, are discontinuous: at 0.01 a rounding error
     # becomes a pixel more or less in step 3, and the runs part.  Published: 5e-5.
     config.optimizer.learning_rate = 1e-3

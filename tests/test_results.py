@@ -67,3 +67,77 @@ def test_an_ensemble_has_no_seed(runs, tmp_path):
     (tmp_path / "both" / "config.json").unlink()
     rows = results.read_rows([f"before={runs[0][0]}", f"both={both}"])
     assert rows["both"][0].miou == pytest.approx(3 / 7)
+
+
+def write_rare(workdir, seed, right, pixels=(1000, 400, 40, 0, 10, 30, 200)):
+    """A run that finds `right` of each class's pixels and takes the others for road.
+
+    It sees a train where nobody labelled one.
+    """
+    pixels = np.array(pixels)
+    found = (pixels * right).astype(int)
+    confusion = np.diag(found)
+    confusion[:, 0] += pixels - found
+    confusion[0, [0, 3]] += [-1, 1]
+    names = ("road", "wall", "pole", "train", "bike", "rider", "car")
+    workdir.mkdir()
+    Report(confusion, names, (0, 1, 2, 3, 4, 5), 1).save(workdir / "report.json")
+    (workdir / "config.json").write_text(json.dumps({"seed": seed}))
+    return str(workdir)
+
+
+def test_rarest_third_is_of_the_evaluated_classes_that_are_labelled(tmp_path):
+    before = [write_rare(tmp_path / f"a{i}", i, n) for i, n in enumerate((0.5, 0.4))]
+    after = [write_rare(tmp_path / f"b{i}", i, n) for i, n in enumerate((0.7, 0.8))]
+    rows = results.read_rows([f"a={','.join(before)}", f"b={','.join(after)}"])
+    text = results.table(rows, rarest_third=True)
+    head, _, first, second, *below = text.splitlines()
+    assert head.startswith("| run | mIoU | gain | rarest third | its gain | road |")
+    # Bike and rider: their IoU is the share found; gains +20 and +40.
+    assert first.split(" | ")[3:5] == ["45.0 ± 7.1", ""]
+    assert second.split(" | ")[3:5] == ["75.0 ± 7.1", "+30.0, s.e. 10.0 (+20.0, +40.0)"]
+    assert below[0] == ""  # a paragraph of its own
+    assert "2 of 6 classes" in below[1]
+    assert below[1].endswith("bike (0.68 %), rider (2 %).")
+    plain = results.table(rows).splitlines()
+    assert len(plain) == 4 and "rarest" not in plain[0]
+    # The other columns are as without it.
+    assert first.split(" | ")[:3] == plain[2].split(" | ")[:3]
+    assert first.split(" | ")[5:] == plain[2].split(" | ")[3:]
+
+
+def test_rarest_third_of_single_runs_has_intervals_of_its_own():
+    rows = {}
+    for name, right in (("a", 30), ("b", 90)):
+        # What is not right is taken for road: 20 equal images.
+        one = [[900, 0, 0], [100 - right, right, 0], [100, 0, 300]]
+        counts = np.array([one] * 20)
+        names = ("road", "bike", "car")
+        rows[name] = [Report(counts.sum(0), names, (0, 1, 2), 20, {}, counts)]
+    text = results.table(rows, rarest_third=True)
+    cells = text.splitlines()[3].split(" | ")
+    assert cells[3] == "90.0 (90.0 to 90.0)"
+    assert cells[4] == "+60.0 (+60.0 to +60.0)"
+
+
+def test_refuses_a_rarest_third_that_means_two_things(tmp_path, runs):
+    a = write_rare(tmp_path / "a", 0, 0.5)
+    b = write_rare(tmp_path / "b", 0, 0.5, (1000, 400, 10, 0, 40, 30, 200))
+    rows = results.read_rows([f"a={a}", f"b={b}"])
+    with pytest.raises(UserError, match="different labels"):
+        results.table(rows, rarest_third=True)
+    with pytest.raises(UserError, match="2 classes have no rarest third"):
+        results.table(results.read_rows([f"a={runs[0][0]}"]), rarest_third=True)
+
+
+def test_the_command_writes_between_the_markers(tmp_path, monkeypatch):
+    document = tmp_path / "results.md"
+    document.write_text("x\n<!-- rare -->\nold\n<!-- /rare -->\ny\n")
+    monkeypatch.setattr(results, "DOCUMENT", document)
+    run = write_rare(tmp_path / "a", 0, 0.5)
+    results.main(["--rarest-third", "rare", f"a={run}"])
+    text = document.read_text()
+    assert text.startswith("x\n<!-- rare -->\n| run | mIoU | gain | rarest third |")
+    assert text.endswith("rider (2 %).\n<!-- /rare -->\ny\n")
+    with pytest.raises(SystemExit):
+        results.main(["--rarest-third", "rare"])

@@ -6,7 +6,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import SOURCE_ONLY, TUFL, start, write_config
+from conftest import MIX, SOURCE_ONLY, STREAMS, TUFL, start, write_config
+from ml_collections import ConfigDict
 from tensorboardX.proto import event_pb2
 
 from uda_jax import convert, summary, torch_files, train, training_data
@@ -26,7 +27,9 @@ STEPS = 24  # one program for the whole file, and long enough to be killed
 @pytest.fixture(scope="session")
 def config(tiny):
     # 13 classes, random weights: a threshold of 0.1 lets some pixels take part.
-    config = tiny({**TUFL, "threshold": 0.1}, steps=STEPS, checkpoint_every=4)
+    method = {**TUFL, "threshold": 0.1, "mix": MIX}
+    config = tiny(method, steps=STEPS, checkpoint_every=4)
+    config.data.streams = ConfigDict(STREAMS)
     config.evaluate_every = 12
     config.next = ("configs/tufl_minicity.py",)
     for geometry in (config.data.source, config.data.target):

@@ -30,6 +30,12 @@ def config(tmp_path):
     return config
 
 
+STREAMS = {
+    "paste": {"name": "long_tail", "classes": ("person", "car")},
+    "template": {"name": "uniform"},
+}
+
+
 def begin(config, workdir):
     """What a run leaves behind that has a checkpoint."""
     opened(config, workdir).record(workdir)
@@ -63,6 +69,7 @@ def first_batches(data):
 def test_prepared_data_is_read_where_it_fits_and_gives_the_same_batches(
     config, tmp_path
 ):
+    config.data.streams = STREAMS
     before = opened(config, tmp_path / "run")
     assert before.reads == {"source": "original files", "target": "original files"}
     prepare_all(config)
@@ -70,6 +77,7 @@ def test_prepared_data_is_read_where_it_fits_and_gives_the_same_batches(
     assert "source from cityscapes/48x64-area-png-" in after.summary()
     assert "target from crosscity/48x64-area-png-" in after.summary()
     assert not after.target.has_labels
+    assert {len(batch) for batch, _ in first_batches(after)} == {4}
     for (a, names), (b, others) in zip(
         first_batches(before), first_batches(after), strict=True
     ):
@@ -146,6 +154,27 @@ def test_statistics_of_daformer_are_taken_where_they_are_given(config, tmp_path)
     (tmp_path / "sample_class_stats.json").write_text("[]")
     with pytest.raises(UserError, match="has no entry for 6 of 6 labels"):
         first_batches(opened(config, tmp_path / "run"))
+
+
+def test_streams_are_built_from_their_rows(config, tmp_path):
+    plain = first_batches(opened(config, tmp_path))
+    config.data.streams = STREAMS
+    streamed = first_batches(opened(config, tmp_path))
+    for (batch, names), (before, _) in zip(streamed, plain, strict=True):
+        assert set(batch) == set(names) == {"source", "target", "paste", "template"}
+        assert sorted(batch["paste"]["class"]) == [7, 9]  # two places
+        paste = batch["paste"]
+        for label, train_id in zip(paste["label"], paste["class"], strict=True):
+            assert train_id in label
+        for domain in before:
+            for key, x in before[domain].items():
+                np.testing.assert_array_equal(x, batch[domain][key])
+    config.data.streams = {"paste": {"name": "long_tail", "min_pixel": 1}}
+    with pytest.raises(UserError, match=r'has no option "min_pixel" .*"min_pixels"'):
+        opened(config, tmp_path)
+    config.data.streams = {"target": {"name": "uniform"}}
+    with pytest.raises(UserError, match=r'data.streams cannot have "target"'):
+        first_batches(opened(config, tmp_path))
 
 
 def test_class_weights_of_the_datas_own_frequencies(config, tmp_path):

@@ -4,8 +4,9 @@ import re
 import numpy as np
 import pytest
 
-from uda_jax import curves, visualize
+from uda_jax import curves, summary, visualize
 from uda_jax.files import write_atomically
+from uda_jax.labels import LabelSpace
 from uda_jax.metrics import Report
 from uda_jax.report import write_report
 
@@ -80,6 +81,88 @@ def test_legend_breaks_into_rows():
     narrow = visualize.legend(NAMES, COLORS, width=90)
     assert wide.shape[1] == 600 and narrow.shape[1] == 90
     assert len(narrow) == 3 * len(wide)
+
+
+def test_stack_keeps_every_picture_and_fills_with_paper():
+    wide, narrow = (np.full((2, w, 3), w, np.uint8) for w in (7, 4))
+    picture = visualize.stack([wide, narrow])
+    assert picture.shape == (4, 7, 3)
+    np.testing.assert_array_equal(picture[:2], wide)
+    np.testing.assert_array_equal(picture[2:, :4], narrow)
+    np.testing.assert_array_equal(picture[2:, 4:], 255)
+
+
+SPACE = LabelSpace("test", NAMES, COLORS, dict(enumerate(NAMES)))
+
+
+@pytest.fixture
+def columns(monkeypatch):
+    """panel_columns(images) -> [(caption, pictures)] in the order of the panel."""
+    seen = []
+
+    def remember(rows, **options):
+        seen.extend((name, [row[name] for row in rows]) for name in rows[0])
+        return visualize.panel(rows, **options)
+
+    monkeypatch.setattr(summary, "panel", remember)
+
+    def draw(images):
+        seen.clear()
+        picture = summary.panel_picture(images, SPACE, "step 3")
+        assert picture.dtype == np.uint8 and picture.shape[-1] == 3
+        return list(seen)
+
+    return draw
+
+
+def stage_two(weight):
+    """What a mix shows of two examples, in the order of the alphabet."""
+    solid = lambda value: np.full((2, 8, 12, 3), value, np.float32)
+    mask = np.arange(12) < 6
+    return {
+        "kept": np.ones((2, 8, 12), bool),
+        "mixed": solid(1.0),
+        "mixed_label": np.full((2, 8, 12), 1),
+        "mixed_mask": np.broadcast_to(mask, (2, 8, 12)),
+        "mixed_source": solid(0.5),
+        "mixed_weight": np.stack([np.full((8, 12), w, np.float32) for w in weight]),
+        "source": solid(0.2),
+        "target": solid(0.4),
+        "target_confidence": np.full((2, 8, 12), 0.5, np.float32),
+    }
+
+
+def test_a_panel_reads_from_source_to_target_to_mixed(columns):
+    shown = columns(stage_two((1.0, 1.0)))
+    own = ["source", "target", "target confidence (0 to 1)", "kept"]
+    mixed = ["mixed", "mixed label", "mixed mask", "mixed source"]
+    assert [name for name, _ in shown] == [*own, *mixed, "mixed weight (0 to 1)"]
+    pictures = dict(shown)
+    # A mixed mask lies over the mixed picture, another over the target.
+    np.testing.assert_array_equal(pictures["mixed mask"][1][:, :6], 255)
+    np.testing.assert_array_equal(pictures["mixed mask"][1][:, 6:], 251)
+    np.testing.assert_array_equal(pictures["kept"][0], 102)
+    np.testing.assert_array_equal(pictures["mixed label"][0][0, 0], COLORS[1])
+
+
+def test_a_heat_map_above_one_is_scaled_and_says_so(columns):
+    pictures = dict(columns(stage_two((0.75, 2.95))))
+    # Both rows on one scale, and no value beyond its end.
+    shown = pictures["mixed weight (0 to 3)"]
+    for picture, value in zip(shown, (0.75, 2.95), strict=True):
+        np.testing.assert_array_equal(
+            picture[0, 0], visualize.heat(np.array([[value / 3]]))[0, 0]
+        )
+    np.testing.assert_array_equal(
+        pictures["target confidence (0 to 1)"][0][0, 0],
+        visualize.heat(np.array([[0.5]]))[0, 0],
+    )
+
+
+def test_a_panel_without_a_mix_is_one_group(columns):
+    images = {k: v for k, v in stage_two((1, 1)).items() if not k.startswith("mixed")}
+    names = [name for name, _ in columns(images)]
+    assert names == ["source", "target", "target confidence (0 to 1)", "kept"]
 
 
 def test_contact_sheet_counts_its_cells():

@@ -146,7 +146,7 @@ def source_view(
 
     Args:
       key: one key for the batch.
-      image: [B, H, W, 3] uint8.
+      image: [B, H, W, 3] uint8 or float, 0..255.
       color_strength: in [0, 1]; scales every range towards no change, 0 is `normalize`.
 
     Returns:
@@ -156,6 +156,22 @@ def source_view(
         return normalize(image)
     colors = functools.partial(_source_colors, strength=color_strength)
     uniform, noise = _random_numbers(key, image, 6)
+    return normalize(jax.vmap(colors)(image, uniform, noise))
+
+
+def strong_colors(
+    key: jax.Array, image: jax.Array, *, color_strength: float = 1.0
+) -> jax.Array:
+    """The colours of TUFL's strong view, also of its mixed images; then `normalize`.
+
+    In this order: factors of brightness ~ U(0.4, 1.2), contrast ~ U(0.4, 2), saturation
+    ~ U(0.5, 2), sharpness ~ U(0.4, 2); shadow; noise of sd in {3, 4}; blur as in
+    `source_view`; equalisation with probability 0.3.  Shapes as `source_view`.
+    """
+    if color_strength == 0:
+        return normalize(image)
+    colors = functools.partial(_strong_colors, strength=color_strength)
+    uniform, noise = _random_numbers(key, image, 8)
     return normalize(jax.vmap(colors)(image, uniform, noise))
 
 
@@ -171,14 +187,12 @@ def strong_view(
 ) -> tuple[jax.Array, jax.Array]:
     """TUFL's strong view of the unlabelled image, and where its pixels came from.
 
-    In this order: factors of brightness ~ U(0.4, 1.2), contrast ~ U(0.4, 2), saturation
-    ~ U(0.5, 2), sharpness ~ U(0.4, 2); shadow; noise of sd in {3, 4}; blur as in
-    `source_view`; equalisation with probability 0.3; `normalize`; an affine warp about
-    the centre (zeros outside, that is the mean colour).
+    `strong_colors`, then an affine warp about the centre (zeros outside, that is the
+    mean colour).
 
     Args:
       key: one key for the batch.
-      image: [B, H, W, 3] uint8.
+      image: [B, H, W, 3] uint8 or float, 0..255.
       color_strength: in [0, 1]; scales the colour ranges towards no change.
       rotation: largest angle, degrees, either way.
       shear: largest shear, degrees, either way.
@@ -190,11 +204,7 @@ def strong_view(
       brings anything aligned with `image` into the strong view's geometry.
     """
     color_key, affine_key = jax.random.split(key)
-    if color_strength > 0:
-        colors = functools.partial(_strong_colors, strength=color_strength)
-        uniform, noise = _random_numbers(color_key, image, 8)
-        image = jax.vmap(colors)(image, uniform, noise)
-
+    view = strong_colors(color_key, image, color_strength=color_strength)
     u = jax.random.uniform(affine_key, (image.shape[0], 4))
     matrix = affine_matrix(
         rotation * (2 * u[:, 0] - 1),
@@ -202,7 +212,7 @@ def strong_view(
         scale[0] + (scale[1] - scale[0]) * u[:, 2],
         u[:, 3] < flip_probability,
     )
-    return warp(normalize(image), matrix), matrix
+    return warp(view, matrix), matrix
 
 
 # --- MaxSquare, ADVENT ----------------------------------------------------------------

@@ -68,6 +68,8 @@ def base_config(name: str) -> ConfigDict:
             "init_new_heads": False,
             # Workdir of a run, finished or stopped, to go on from, optimizer too.
             "continue_from": "",
+            # Workdir or file of the network that a method keeps frozen beside its own.
+            "frozen_from": "",
             # Config files of the stages that follow; their commands are printed.
             "next": (),
             "source": dict(benchmark.source),
@@ -78,6 +80,8 @@ def base_config(name: str) -> ConfigDict:
                 "source": dict(benchmark.geometry),
                 "target": dict(benchmark.target_geometry or benchmark.geometry),
                 "sampling": dict(benchmark.sampling),
+                # Batch entry -> row of a sampling: further examples of the source.
+                "streams": {},
                 # Folder of DAFormer's sample_class_stats.json; "" counts classes here.
                 "class_statistics": "",
                 # Where `python -m uda_jax.data.prepare` writes; "" reads originals.

@@ -10,6 +10,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from uda_jax.errors import UserError, did_you_mean
 
 
@@ -42,6 +44,9 @@ def build(table: Mapping[str, Callable], kind: str, row: Mapping[str, Any], *arg
         )
     # A tuple survives a round trip through JSON as a list; factories get tuples.
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    options = {
+        k: v.to_dict() if isinstance(v, ConfigDict) else v for k, v in options.items()
+    }
     _check_types(f'{kind} "{name}"', table[name], options)
     return table[name](*args, **options)
 
@@ -75,6 +80,7 @@ _TYPES = {
     str: "a name in quotes",
     bool: "True or False",
     tuple: "a tuple",
+    dict: "a row",
 }
 
 

@@ -34,7 +34,7 @@ FREE_KEYS = (
     *("log_every", "panels_every", "evaluation.batch_size", "next"),
 )
 # Where a run's weights came from.
-ORIGINS = ("init_from", "init_new_heads", "continue_from")
+ORIGINS = ("init_from", "init_new_heads", "frozen_from", "continue_from")
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "clu", "numpy")
 
 
@@ -271,6 +271,7 @@ def load_weights(
     new_heads: bool = False,
     row: Mapping[str, Any] | None = None,
     label_space: LabelSpace | None = None,
+    option: str = "init_from",
 ) -> tuple[PyTree, PyTree, str]:
     """Weights of another run or of a file for a network with these shapes.
 
@@ -284,6 +285,7 @@ def load_weights(
       row, label_space: the config's model and classes, which must be what the file says
         of its own; shapes do not show how many branches are summed, or what the first
         convolution sees.  None: not compared.
+      option: what the config calls `init_from`, for messages.
 
     Returns:
       (params, batch_stats, one line that says what was loaded and what stayed).
@@ -298,12 +300,13 @@ def load_weights(
     path = Path(init_from)
     if not path.is_file() and not (path / "config.json").is_file():
         raise UserError(
-            f"init_from={init_from} is neither a file nor the workdir of a run (it has "
+            f"{option}={init_from} is neither a file nor the workdir of a run (it has "
             "no config.json): give a run's --workdir, a converted file or a checkpoint "
             "of PyTorch's."
         )
     params, batch_stats, line = fit_like(
-        path, params, batch_stats, new_heads=new_heads, row=row, label_space=label_space
-    )
+        path, params, batch_stats, new_heads=new_heads, row=row,
+        label_space=label_space, option=option,
+    )  # fmt: skip
     # Arrays of jax's own: a train step takes the memory of those that it is given.
     return *jax.tree.map(jnp.array, (params, batch_stats)), line

@@ -26,7 +26,7 @@ from uda_jax.models.model import Model
 from uda_jax.parallel import AXIS, is_main, to_host
 from uda_jax.predict import Predictor, without_labels
 from uda_jax.report import write_report
-from uda_jax.visualize import colorize, heat, keep, panel
+from uda_jax.visualize import colorize, heat, keep, panel, stack
 from uda_jax.writers import read_history
 
 PARAMETERS = "parameters.txt"
@@ -109,36 +109,59 @@ def make_panels(method: Method, label_space: LabelSpace, mesh: Mesh) -> Callable
 def panel_picture(images: dict, label_space: LabelSpace, title: str) -> np.ndarray:
     """One captioned picture of `Output.images`; the form follows from the dtype.
 
+    What is named 'mixed...' has lines of its own below the others.
+
     Args:
       images: name -> [B, H, W, 3] float in [0, 1] (a photograph), [B, H, W] integer
-        (train ids), [B, H, W] float in [0, 1] (a heat map) or [B, H, W] bool (a mask,
-        shown over 'target').
+        (train ids), [B, H, W] float from 0 on (a heat map from 0 to 1, or to the
+        largest value shown if that is above 1; its caption says which) or [B, H, W]
+        bool (a mask, shown over 'target', or over 'mixed' if it is a mixed one).
+      label_space: names and colours of the classes.
+      title: a line above everything.
+
+    Returns:
+      [H, W, 3] uint8.
     """
-
-    def picture(name: str, values: np.ndarray, row: int) -> np.ndarray:
-        value = np.asarray(values[row])
-        if value.dtype == bool:
-            photo = np.asarray(images["target"][row])
-            return keep(np.rint(photo * 255).astype(np.uint8), value)
-        if value.ndim == 3:
-            return np.rint(np.clip(value, 0, 1) * 255).astype(np.uint8)
-        if np.issubdtype(value.dtype, np.integer):
-            return colorize(value, label_space.colors)
-        return heat(value)
-
     count = min(_PANEL_IMAGES, min(len(v) for v in images.values()))
+
+    def column(name: str) -> tuple[str, list[np.ndarray]]:
+        """Its caption and its pictures."""
+        values, caption = np.asarray(images[name][:count]), name.replace("_", " ")
+        if values.dtype == bool:
+            photos = images["mixed" if _is_mixed(name) else "target"]
+            return caption, [
+                keep(_bytes(photo), mask)
+                for photo, mask in zip(photos, values, strict=False)
+            ]
+        if values.ndim == 4:
+            return caption, list(_bytes(values))
+        if np.issubdtype(values.dtype, np.integer):
+            return caption, list(colorize(values, label_space.colors))
+        # One scale for all rows, whose end is the number in the caption.
+        top = np.ceil(10 * np.nanmax(values, initial=1)) / 10
+        return f"{caption} (0 to {top:g})", list(heat(values / top))
+
+    def lines(names: list[str], **options) -> np.ndarray:
+        columns = dict(map(column, names))
+        rows = [{k: v[row] for k, v in columns.items()} for row in range(count)]
+        return panel(rows, cell_width=256, **options)
+
     # jit returns dictionaries in alphabetical order; people read from source to target.
     order = sorted(images, key=lambda n: (n[:6] != "source", n[:6] != "target", n))
-    rows = [
-        {name.replace("_", " "): picture(name, images[name], row) for name in order}
-        for row in range(count)
-    ]
-    return panel(
-        rows,
-        title=title,
-        legend_of=(label_space.classes, label_space.colors),
-        cell_width=256,
-    )
+    own = [name for name in order if not _is_mixed(name)]
+    mixed = [name for name in order if _is_mixed(name)]
+    legend_of = (label_space.classes, label_space.colors)
+    if not mixed:
+        return lines(own, title=title, legend_of=legend_of)
+    return stack([lines(own, title=title), lines(mixed, legend_of=legend_of)])
+
+
+def _is_mixed(name: str) -> bool:
+    return name.startswith("mixed")
+
+
+def _bytes(photo: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)
 
 
 def assess(config, model: Model, state, test: Dataset, mesh: Mesh, step: int) -> Report:

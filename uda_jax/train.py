@@ -21,7 +21,7 @@ from uda_jax.checkpoints import Checkpoints, has_checkpoint
 from uda_jax.factories import build
 from uda_jax.labels import LabelSpace
 from uda_jax.methods import METHODS
-from uda_jax.methods.method import Method
+from uda_jax.methods.method import Method, Network
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
 from uda_jax.optimizers import base_rate, make_optimizer
@@ -51,6 +51,8 @@ def init_state(
     init_new_heads: bool = False,
     row: ConfigDict | None = None,
     label_space: LabelSpace | None = None,
+    frozen_from: str = "",
+    batch: PyTree = None,
 ) -> tuple[TrainState, str]:
     """The state before the first step, and one line on where its weights come from."""
     key = jax.random.key(seed)
@@ -62,7 +64,16 @@ def init_state(
             init_from, segmentor, batch_stats, new_heads=init_new_heads,
             row=row, label_space=label_space,
         )  # fmt: skip
-    extra, memory = method.init(method_key)
+    network = Network(segmentor, batch_stats)
+    if frozen_from:
+        *network, line = runs.load_weights(
+            frozen_from, *network, row=row, label_space=label_space,
+            option="frozen_from",
+        )  # fmt: skip
+        network, origin = Network(*network), f"{origin}; frozen network: {line}"
+    extra, memory = method.init(method_key, network, batch)
+    # Copies, because a train step takes the memory of each array once.
+    memory = jax.tree.map(jnp.array, memory)
     params = {"segmentor": segmentor, **extra}
     state = TrainState(
         step=jnp.int32(0),
@@ -190,6 +201,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         model, method, optimizer, config.seed,
         "" if resumes or config.continue_from else config.init_from,
         config.init_new_heads, config.model, label_space,
+        "" if resumes or config.continue_from else config.frozen_from, batch,
     )  # fmt: skip
     state = parallel.replicate(state, mesh)
     if config.continue_from and not resumes:

@@ -155,6 +155,10 @@ def open_training_data(
             return class_counts(datasets["source"], folder, progress=tell)
 
     sampling = build(SAMPLINGS, "sampling", config.data.sampling, counts)
+    streams = {
+        name: build(SAMPLINGS, "sampling", row, counts)
+        for name, row in config.data.streams.items()
+    }
     # Where the source is drawn independently of what came before, so is the target.
     in_epochs = config.data.sampling.name == "epochs"
 
@@ -166,6 +170,7 @@ def open_training_data(
             target_ops=ops["target"],
             sampling=sampling,
             target_sampling=None if in_epochs else uniform(),
+            streams=streams,
             batch_size=config.batch_size,
             seed=config.seed,
             start_step=start,

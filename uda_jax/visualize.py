@@ -177,6 +177,16 @@ def panel(
     return np.asarray(canvas)
 
 
+def stack(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures [h, w, 3] uint8 one below the other, narrow ones with paper at right."""
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [
+        np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=PAPER[0])
+        for p in pictures
+    ]
+    return np.concatenate(padded)
+
+
 def contact_sheet(
     pictures: Sequence[np.ndarray],
     captions: Sequence[str],

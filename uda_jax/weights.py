@@ -168,6 +168,7 @@ def fit_like(
     new_heads: bool,
     row: Mapping[str, Any] | None = None,
     label_space: LabelSpace | None = None,
+    option: str = "init_from",
 ) -> tuple[PyTree, PyTree, str]:
     """The arrays of `path` for a network that exists already.
 
@@ -177,6 +178,7 @@ def fit_like(
       new_heads: see `load_weights_file`; such leaves keep their values.
       row, label_space: the config's model and classes; what the file says of its own
         must agree.  None: names and shapes alone are compared.
+      option: what the config calls `path`, for messages.
 
     Returns:
       (params, batch_stats, one line that says what was loaded and what stayed).
@@ -186,10 +188,10 @@ def fit_like(
     """
     source = open_source(path)
     _check_heads(source, new_heads)
-    network = _network_like(source, params)
+    network = _network_like(source, params, option)
     fitted = _fit(
         source, network, params, batch_stats, new_heads=new_heads,
-        what=f"init_from={source.what}",
+        what=f"{option}={source.what}",
     )  # fmt: skip
     if row is not None:
         check_same(source, row, label_space, new_heads=new_heads)
@@ -234,7 +236,7 @@ def _fit(source, network, params, batch_stats, *, new_heads, what) -> Fitted:
     )
 
 
-def _network_like(source, params) -> Model:
+def _network_like(source, params, option) -> Model:
     """The source's network; for a backbone alone, the one whose place `params` has."""
     classes = source.num_classes or 2
     for name in source.models:
@@ -243,7 +245,7 @@ def _network_like(source, params) -> Model:
         if not source.backbone_only or prefix in params:
             return network
     raise UserError(
-        f"init_from={source.what} is for {' or '.join(source.models)}, and this "
+        f"{option}={source.what} is for {' or '.join(source.models)}, and this "
         f"network ({', '.join(params)}) has no such backbone: choose another file or "
         "network."
     )

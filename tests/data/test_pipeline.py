@@ -12,8 +12,9 @@ from uda_jax.data import pipeline
 from uda_jax.data.dataset import MissingLabels
 from uda_jax.data.geometry import advent, ss_ada, tufl
 from uda_jax.data.pipeline import train_iterator
-from uda_jax.data.sampling import epochs
+from uda_jax.data.sampling import epochs, long_tail, uniform
 from uda_jax.data.sources import manifest
+from uda_jax.data.statistics import class_counts
 from uda_jax.errors import UserError
 
 OPS = tufl(crop_size=(8, 12), scales=(0.75, 1.0, 1.5))
@@ -39,6 +40,13 @@ def make(folder, count, *, labels=True, value=0, size=(12, 18)):
 def domains(tmp_path_factory):
     root = tmp_path_factory.mktemp("domains")
     return make(root / "s", 20), make(root / "t", 13, labels=False, value=1)
+
+
+@pytest.fixture(scope="module")
+def streams(domains):
+    """Further examples of the source."""
+    counts = class_counts(domains[0], None)
+    return {"paste": long_tail(lambda: counts), "template": uniform()}
 
 
 def take(domains, count, **options):
@@ -82,35 +90,40 @@ def test_each_domain_has_its_own_epochs(domains):
         assert len({tuple(epoch) for epoch in epochs}) > 1  # shuffled anew
 
 
-def test_threads_change_nothing(domains):
-    plain = take(domains, 6)
+def test_threads_change_nothing(domains, streams):
+    plain = take(domains, 6, streams=streams)
     for threads in (1, 3):
-        assert all(map(same, plain, take(domains, 6, threads=threads)))
+        threaded = take(domains, 6, threads=threads, streams=streams)
+        assert all(map(same, plain, threaded))
 
 
-def test_worker_processes_change_nothing(domains):
-    # With all that may differ besides: a start, a host, frozen ops.
+def test_worker_processes_change_nothing(domains, streams):
+    # With all that may differ besides: a start, a host, frozen ops, further streams.
     options = dict(start_step=3, host=1, num_hosts=2, target_ops=FROZEN)
+    options["streams"] = streams
     workers = take(domains, 5, workers=2, threads=1, **options)
     assert all(map(same, take(domains, 5, **options), workers))
     assert all(type(x) is np.ndarray for x in workers[0][0]["source"].values())
 
 
-def test_exact_restart(domains):
-    steps = take(domains, 7)
+def test_exact_restart(domains, streams):
+    steps = take(domains, 7, streams=streams)
     for start in (1, 4):
-        restarted = take(domains, 7 - start, start_step=start, threads=2)
+        options = dict(start_step=start, threads=2, streams=streams)
+        restarted = take(domains, 7 - start, **options)
         assert all(map(same, steps[start:], restarted))
 
 
-def test_a_late_start_costs_nothing(domains):
-    assert take(domains, 1, start_step=10**8)
+def test_a_late_start_costs_nothing(domains, streams):
+    assert take(domains, 1, start_step=10**8, streams=streams)
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
-def test_hosts_together_hold_the_global_batch(domains, hosts):
-    whole = take(domains, 3)
-    parts = [take(domains, 3, host=h, num_hosts=hosts) for h in range(hosts)]
+def test_hosts_together_hold_the_global_batch(domains, streams, hosts):
+    whole = take(domains, 3, streams=streams)
+    parts = [
+        take(domains, 3, host=h, num_hosts=hosts, streams=streams) for h in range(hosts)
+    ]
     for step, (batch, names) in enumerate(whole):
         for domain, examples in batch.items():
             local = [name for part in parts for name in part[step][1][domain]]
@@ -184,6 +197,47 @@ def test_samplings_are_asked_for_streams(domains):
     # A domain's stream does not depend on the other's.
     plain = take(domains, 3)
     assert [names["source"] for _, names in steps] == [n["source"] for _, n in plain]
+
+
+def test_streams_are_further_examples_of_the_source(domains, streams):
+    steps = take(domains, 5, streams=streams)
+    batch, names = steps[0]
+    assert set(batch) == set(names) == {"source", "target", "paste", "template"}
+    assert set(batch["template"]) == {"image", "label"}
+    assert set(batch["paste"]) == {"image", "label", "class"}
+    assert batch["paste"]["class"].shape == (4,)
+    assert batch["paste"]["class"].dtype == np.int32
+    for batch, names in steps:
+        for entry in ("paste", "template"):
+            assert batch[entry]["image"].shape == (4, 8, 12, 3)
+            ids = [int(name.removesuffix(".png")) % 13 for name in names[entry]]
+            np.testing.assert_array_equal(batch[entry]["label"][:, 0, 0], ids)
+        np.testing.assert_array_equal(
+            batch["paste"]["label"][:, 0, 0], batch["paste"]["class"]
+        )
+    # 13 classes: the first 13 of 20 crops show each once.
+    drawn = np.concatenate([batch["paste"]["class"] for batch, _ in steps])
+    assert sorted(drawn[:13]) == list(range(13))
+
+
+def test_a_stream_changes_no_other(domains, streams):
+    both = take(domains, 3, streams=streams)
+    for subset in ({}, {"template": uniform()}, {"paste": streams["paste"]}):
+        for some in (take(domains, 3, streams=subset),
+                     take((domains[0], None), 3, streams=subset)):  # fmt: skip
+            for (batch, names), (whole, whole_names) in zip(some, both, strict=True):
+                for entry in batch:
+                    assert names[entry] == whole_names[entry]
+                    for key, x in batch[entry].items():
+                        np.testing.assert_array_equal(x, whole[entry][key])
+    twins = take(domains, 3, streams={"one": uniform(), "two": uniform()})
+    assert all(names["one"] != names["two"] for _, names in twins)
+
+
+@pytest.mark.parametrize("name", ["source", "target", "", "long tail", "a.b"])
+def test_a_stream_needs_a_name_of_its_own(domains, name):
+    with pytest.raises(UserError, match=f'data.streams cannot have "{name}"'):
+        take(domains, 1, streams={name: uniform()})
 
 
 def test_weights_of_a_manifest_reach_the_batch(tmp_path):

@@ -10,17 +10,11 @@ import grain
 import numpy as np
 import pytest
 
+from uda_jax.data.class_sampling import long_tail, rare_class, rare_class_probabilities
 from uda_jax.data.dataset import Dataset
-from uda_jax.data.geometry import daformer
+from uda_jax.data.geometry import advent, daformer
 from uda_jax.data.pipeline import train_iterator
-from uda_jax.data.sampling import (
-    SAMPLINGS,
-    epochs,
-    rare_class,
-    rare_class_probabilities,
-    split_labelled,
-    uniform,
-)
+from uda_jax.data.sampling import SAMPLINGS, epochs, split_labelled, uniform
 from uda_jax.data.statistics import class_counts
 from uda_jax.errors import UserError
 from uda_jax.factories import build
@@ -291,14 +285,109 @@ def test_mistakes_of_rare_class_sampling_are_explained():
         rare(ignored)(ignored, (), 0)
 
 
-def test_only_rare_class_sampling_counts():
+# long_tail
+
+
+def tail(dataset, **options):
+    return long_tail(lambda: class_counts(dataset, None), **options)
+
+
+def test_every_class_comes_equally_often_in_an_order_drawn_anew():
+    dataset = dataset_of(*MIXED)
+    stream = tail(dataset)(dataset, (), 0)
+    classes = [stream[i]["class"] for i in range(60)]
+    assert all(type(c) is np.int32 for c in classes)
+    turns = [tuple(classes[i : i + 3]) for i in range(0, 60, 3)]
+    assert {tuple(sorted(turn)) for turn in turns} == {(SKY, CAR, PERSON)}
+    assert len(set(turns)) == 6  # all orders of three
+    other = tail(dataset)(dataset, (), 1)
+    assert [other[i]["class"] for i in range(60)] != classes
+
+
+def test_only_the_classes_named_come():
+    dataset = dataset_of(*MIXED)
+    stream = tail(dataset, classes=("person", "car"))(dataset, (), 0)
+    assert {stream[i]["class"] for i in range(4)} == {CAR, PERSON}
+
+
+def test_a_class_comes_from_each_image_that_has_enough_of_it_alike():
+    dataset = dataset_of(*MIXED)
+    stream = tail(dataset, classes=("car",), min_pixels=5)(dataset, (), 0)
+    drawn = collections.Counter(names(stream, 600))
+    assert set(drawn) == {"0", "2"}  # 30 and 5 pixels; the image 1 has 4
+    assert abs(drawn["0"] - 300) < 50  # standard deviation 12
+
+
+def test_crops_hold_their_class():
+    # Cars of four pixels, which one crop of twenty shows.
+    label = np.zeros((20, 20))
+    label[:2, :2] = CAR
+    dataset = dataset_of(label, label.T)
+    ops = daformer(resize=(20, 20), crop_size=(12, 12))
+    stream = tail(dataset)(dataset, ops, 0)
+    for i in range(40):
+        assert stream[i]["class"] in stream[i]["label"]
+        assert stream[i]["image"].shape == (12, 12, 3)
+
+
+@pytest.mark.parametrize("failures, decoded", [(0, 1), (49, 1), (50, 2), (149, 3)])
+def test_fifty_crops_of_an_image_then_another_image(failures, decoded):
+    dataset = dataset_of(*MIXED)
+    fixed, drawn = Keep([]), Blank(failures, [])
+    element = tail(dataset, classes=("car",))(dataset, (fixed, drawn), 0)[0]
+    assert CAR in element["label"] and len(drawn.calls) == failures + 1
+    # Each of them decoded once, none twice.
+    assert len(dataset.store.decoded) == len(fixed.calls) == decoded
+    assert len(set(fixed.calls)) == decoded
+
+
+def test_a_class_that_no_crop_holds_is_named():
+    dataset = dataset_of(*[with_pixels(person=1)] * 25)
+    drawn = Blank(10_000, [])
+    stream = tail(dataset, classes=("person",))(dataset, (drawn,), 0)
+    with pytest.raises(UserError, match=r'"person" is in no crop of 20 images') as e:
+        stream[0]
+    assert "leave it out of the classes" in str(e.value)
+    assert len(drawn.calls) == 20 * 50
+    # Where resizing took the class away, crops are not even tried.
+    shrunk, drawn = advent(size=(3, 3)), Blank(0, [])
+    stream = tail(dataset, classes=("person",))(dataset, (*shrunk, drawn), 0)
+    with pytest.raises(UserError, match="vanishes at this size"):
+        stream[0]
+    assert not drawn.calls
+
+
+def test_mistakes_of_long_tail_sampling_are_explained():
+    dataset = dataset_of(*MIXED)
+    for options, message in (
+        ({"min_pixels": 0}, "min_pixels=0"),
+        ({"classes": ("car", "car")}, "names one twice"),
+        ({"classes": ("cat",)}, 'did you mean "car"'),
+        ({"classes": ("fence",)}, '"fence" has at most 0 .*: leave it out'),
+        (
+            {"min_pixels": 7},
+            '"person" has at most 6 pixels .* min_pixels=7: choose a smaller',
+        ),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            tail(dataset, **options)(dataset, (), 0)
+        assert str(caught.value).count(". ") == 0
+    with pytest.raises(UserError, match="long-tail sampling got class counts of other"):
+        tail(dataset)(dataset_of(*MIXED[:2]), (), 0)
+    ignored = dataset_of(np.full((3, 3), 11))
+    with pytest.raises(UserError, match="all their pixels are ignored"):
+        tail(ignored)(ignored, (), 0)
+
+
+def test_only_sampling_by_classes_counts():
     def fail():
         raise AssertionError("labels were counted")
 
     for name in ("epochs", "uniform"):
         assert build(SAMPLINGS, "sampling", {"name": name}, fail)(plain(3), (), 0)[0]
-    with pytest.raises(AssertionError):
-        build(SAMPLINGS, "sampling", {"name": "rare_class"}, fail)(plain(3), (), 0)
+    for name in ("rare_class", "long_tail"):
+        with pytest.raises(AssertionError):
+            build(SAMPLINGS, "sampling", {"name": name}, fail)(plain(3), (), 0)
 
 
 # In the pipeline.
@@ -315,6 +404,7 @@ def batches(steps, **options):
         target_ops=ops,
         sampling=rare(source),
         target_sampling=uniform(),
+        streams={"paste": tail(source)},
         **{**defaults, **options},
     ) as iterator:
         return [next(iterator) for _ in range(steps)]

@@ -56,7 +56,7 @@ def toy(**options):
         "source": {"image": image(), "label": label},
         "target": {"image": image()},
     }
-    extra, memory = method.init(jax.random.key(1))
+    extra, memory = method.init(jax.random.key(1), None, None)
     state = SimpleNamespace(batch_stats={}, memory=memory)
     loss = lambda params: method.loss(params, state, batch, jax.random.key(2))
     return loss, {"segmentor": segmentor, **extra}, batch

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from uda_jax.methods import METHODS
+from uda_jax.methods.method import Network
 from uda_jax.methods.tufl import PAIR_LOSSES, SINGLE_LOSSES
 from uda_jax.models import discriminator
 from uda_jax.models.model import Prediction
@@ -20,6 +21,7 @@ ALL_HEADS, MAIN_HEAD = (0, 1, 2), (0,)
 # "tufl-focal" and "tufl-entropy" have them.
 PLAIN = {"source_color_strength": 0.0, "color_strength": 0.0}
 NO_VIEWS = {"source_view": "none", "target_view": "none"}
+MIXED = {"class_weights": "none", **PLAIN}
 MAIN_ONLY = {"entropy_aux_weight": 0.0, "aux_weight": 0.0}
 
 # The method and its options.
@@ -62,6 +64,21 @@ CASES = {
         )
         for name in PAIR_LOSSES + SINGLE_LOSSES
     },
+    **{
+        f"tufl-{name}": ("tufl", {**MIXED, **options, "mix": {"name": name, **mix}})
+        for name, options, mix in (
+            (
+                "single",
+                {"unsup_loss": "adaptive_focal"},
+                {
+                    "long_tail_probability": 0.5,
+                    "long_tail_choice": "thresholds",
+                    "color_strength": 0.0,
+                },
+            ),
+            ("dual_soft", {"fda_beta": 0.1}, {}),
+        )
+    },
 }
 # Least squares diverge where a discriminator learns as fast as the toy.
 RATES = {"segmentor": 0.3, "discriminator": 0.01}
@@ -99,21 +116,26 @@ def toy_batch():
     label = np.kron(rng.integers(0, C, (2, 4, 4)), np.ones((1, 8, 8), int))
     source = colours[label] + rng.integers(-20, 20, (*label.shape, 3))
     label[:, 0] = 255
+    labelled = {"image": source.astype("uint8"), "label": label.astype("uint8")}
     return {
-        "source": {"image": source.astype("uint8"), "label": label.astype("uint8")},
+        "source": labelled,
         "target": {"image": (source[::-1] * 0.7).astype("uint8")},
+        "paste": {**labelled, "class": np.array([3, 0], np.int32)},
+        "template": jax.tree.map(lambda x: x[::-1], labelled),
     }
 
 
 def start(method):
-    extra, memory = jax.jit(method.init)(jax.random.key(1))
     keys = jax.random.split(jax.random.key(0), 3)
     heads = [
         {"kernel": 0.1 * jax.random.normal(key, (3, C)), "bias": jnp.zeros(C)}
         for key in keys
     ]
-    params = {"segmentor": {"heads": heads}, **extra}
     stats = {"seen": jnp.zeros((), jnp.int32)}
+    extra, memory = jax.jit(method.init)(
+        jax.random.key(1), Network({"heads": heads}, stats), toy_batch()
+    )
+    params = {"segmentor": {"heads": heads}, **extra}
     return State(jnp.zeros((), jnp.int32), params, stats, memory)
 
 

@@ -113,7 +113,9 @@ def two_steps(name, options, duplicates):
     params, section = {"segmentor": segmentor}, {}
     if name == "advent":
         section = {"optimizer": ADAM, "schedule": POLY}
-        shapes = jax.eval_shape(method.init, jax.random.key(0))[0]["discriminator"]
+        shapes = jax.eval_shape(method.init, jax.random.key(0), None, None)[0][
+            "discriminator"
+        ]
         params["discriminator"] = {
             head: load(discriminator_tensors(SEEDS[head]), TORCH["advent"], (tree, {}))[
                 0

@@ -10,7 +10,8 @@ import pytest
 
 from uda_jax import augment, losses
 from uda_jax.errors import UserError
-from uda_jax.methods.tufl import tufl, update_thresholds
+from uda_jax.methods.thresholds import update_thresholds
+from uda_jax.methods.tufl import tufl
 from uda_jax.models.model import Prediction
 from uda_jax.warp import warp
 
@@ -127,7 +128,7 @@ def toy(scale=3.0):
 def compiled(options, batch):
     """(params, step=0) -> (loss, Output)."""
     method = tufl(forward, C, class_weights=(1.0, 2.0, 1.0, 3.0, 1.0), **options)
-    _, memory = method.init(jax.random.key(0))
+    _, memory = method.init(jax.random.key(0), None, batch)
 
     @jax.jit
     def loss(params, step=0):

@@ -52,7 +52,9 @@ def toy(name, network=forward, heads=2, sizes=((33, 40), (40, 34)), **options):
     """(method, params, state, batch) with domains of different sizes."""
     method = METHODS[name](network, C, **{**NO_VIEWS, **PLAIN[name], **options})
     kernels = 2 * jax.random.normal(jax.random.key(0), (heads, 3, C))
-    extra, memory = jax.eval_shape(method.init, jax.random.key(1))  # ADVENT's: shapes
+    extra, memory = jax.eval_shape(
+        method.init, jax.random.key(1), None, None
+    )  # ADVENT's: shapes
     rng = np.random.default_rng(0)
     image = lambda size: rng.integers(0, 256, (2, *size, 3)).astype(np.uint8)
     label = rng.integers(0, C, (2, *sizes[0])).astype(np.uint8)

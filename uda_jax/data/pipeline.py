@@ -14,7 +14,7 @@ import multiprocessing.connection
 import os
 import pickle
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cloudpickle
@@ -170,6 +170,7 @@ def train_iterator(
     target_ops: Sequence[grain.transforms.Transformation] = (),
     sampling: Sampling | None = None,
     target_sampling: Sampling | None = None,
+    streams: Mapping[str, Sampling] | None = None,
     batch_size: int,
     seed: int,
     start_step: int = 0,
@@ -182,11 +183,12 @@ def train_iterator(
 
     A batch is {"source": {"image": uint8 [B, H, W, 3], "label": uint8 [B, H, W]},
     "target": {"image": uint8 [B, h, w, 3]}} with B = batch_size / num_hosts and the
-    sizes that the ops leave.  Datasets with weights add "weight": float32 [B], ops that
-    fill up may add "valid": uint8 [B, H, W].  Host n holds the examples n * B to
-    (n + 1) * B - 1 of the global batch, augmentation included.  Each domain has a
-    stream of its own; an epoch may end inside a batch, so that a dataset may be smaller
-    than the batch.
+    sizes that the ops leave.  Each of `streams` adds an entry like the source's.
+    Datasets with weights add "weight": float32 [B], ops that fill up may add "valid":
+    uint8 [B, H, W], long-tail sampling adds "class": int32 [B].  Host n holds the
+    examples n * B to (n + 1) * B - 1 of the global batch, augmentation included.  Each
+    entry has a stream of its own; an epoch may end inside a batch, so that a dataset
+    may be smaller than the batch.
 
     Args:
       source: the labelled dataset.
@@ -195,7 +197,9 @@ def train_iterator(
         The seeds of their `Frozen` ops follow from `seed`.
       sampling, target_sampling: which example comes next, see `uda_jax.data.sampling`;
         shuffled epochs where None.
-      batch_size: examples of each domain in the global batch.
+      streams: batch entry -> how to draw it, further examples of the source with the
+        source's ops; they change no other entry.
+      batch_size: examples of each entry in the global batch.
       seed: of order and augmentation.
       start_step: number of the first batch.
       threads: that decode ahead, in each worker; 0 decodes when asked.
@@ -204,9 +208,10 @@ def train_iterator(
       host, num_hosts: which part of the batch.
 
     Raises:
-      UserError: a number is out of range, the source has no labels or the target has;
-        while iterating, what decoding raises, examples of one batch that differ in
-        size, and a worker that was killed.
+      UserError: a number is out of range, the source has no labels or the target has,
+        or a stream has a name that it cannot have; while iterating, what decoding or a
+        sampling raises, examples of one batch that differ in size, and a worker that
+        was killed.
     """
     if batch_size < 1 or batch_size % num_hosts:
         raise UserError(
@@ -224,11 +229,20 @@ def train_iterator(
             "the target dataset was opened with labels, which must not reach training: "
             "open it with labels=False."
         )
-    parts = {"source": (source, source_ops, sampling)}
+    parts = {"source": (0, source, source_ops, sampling)}
     if target is not None:
-        parts["target"] = (target, target_ops, target_sampling)
+        parts["target"] = (1, target, target_ops, target_sampling)
+    for name, draw in (streams or {}).items():
+        if not name.isidentifier() or name in ("source", "target"):
+            raise UserError(
+                f'data.streams cannot have "{name}": call a stream by a plain word '
+                "other than source and target."
+            )
+        # Its name read as a number, above 1, whatever other streams there are.
+        number = int.from_bytes(name.encode())
+        parts[name] = (number, source, source_ops, draw)
     domains = {}
-    for number, (domain, (dataset, ops, draw)) in enumerate(parts.items()):
+    for domain, (number, dataset, ops, draw) in parts.items():
         fixed, rest = split_fixed(tuple(ops))
         rest = tuple(
             dataclasses.replace(op, seed=_seed(seed, number, place))

@@ -16,7 +16,12 @@ from uda_jax.losses.minimisation import (
     soft_cross_entropy,
     squared_probabilities,
 )
-from uda_jax.losses.pixels import confident, confident_mean, masked_mean
+from uda_jax.losses.pixels import (
+    confident,
+    confident_mean,
+    confident_share,
+    masked_mean,
+)
 from uda_jax.losses.pseudo_labels import guidance_label, pseudo_label
 from uda_jax.losses.supervised import cross_entropy, ohem_cross_entropy
 
@@ -24,6 +29,7 @@ __all__ = [
     "confidence_entropy",
     "confident",
     "confident_mean",
+    "confident_share",
     "cross_entropy",
     "domain_loss",
     "entropy",

@@ -46,3 +46,20 @@ def confident(logits: jax.Array, thresholds: jax.Array | float) -> jax.Array:
     probs = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
     thresholds = jnp.broadcast_to(jnp.float32(thresholds), (logits.shape[-1],))
     return jnp.max(probs, -1) > thresholds[jnp.argmax(probs, -1)]
+
+
+def confident_share(logits: jax.Array, threshold: float) -> jax.Array:
+    """Share of an image's pixels whose largest probability is at least the threshold.
+
+    The weight of TUFL's pseudo-labels, stage two: 0.968 there, compared with ">=" as
+    published, from DACS.
+
+    Args:
+      logits: [B, H, W, C].
+      threshold: in [0, 1].
+
+    Returns:
+      float32 [B] in [0, 1]: sum / (H * W).
+    """
+    probs = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
+    return jnp.mean(jnp.max(probs, -1) >= threshold, (1, 2), dtype=jnp.float32)

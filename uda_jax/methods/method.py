@@ -26,14 +26,28 @@ class Output(NamedTuple):
     images: dict[str, jax.Array] = {}  # noqa: RUF012 (never mutated)
 
 
+class Network(NamedTuple):
+    """A segmentation network's weights.
+
+    Attributes:
+      params: of the segmentor.
+      batch_stats: BatchNorm's running statistics.
+    """
+
+    params: PyTree
+    batch_stats: PyTree
+
+
 class Method(NamedTuple):
     """A method: a pair of pure functions, made by a factory with named numbers.
 
     Attributes:
-      init: key -> (extra parameters, memory): parameters of other networks beside
-        'segmentor', by name, and the initial memory with explicit dtypes.
+      init: (key, network, batch) -> (extra parameters, memory): parameters of other
+        networks beside 'segmentor', by name, and the initial memory with explicit
+        dtypes.  `network` is the one that `config.frozen_from` names, else the run's
+        own before its first step; of `batch` only the shapes matter.
       loss: (params, state, batch, key) -> (scalar, Output).
     """
 
-    init: Callable[[jax.Array], tuple[dict, PyTree]]
+    init: Callable[[jax.Array, Network, PyTree], tuple[dict, PyTree]]
     loss: Callable[..., tuple[jax.Array, Output]]

@@ -71,7 +71,7 @@ def source_only(
         source_view = functools.partial(source_view, color_strength=color_strength)
     weights = class_weight_table(class_weights, num_classes)
 
-    def init(key):
+    def init(key, network, batch):
         return {}, {}
 
     def loss(params, state, batch, key):

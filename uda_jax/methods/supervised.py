@@ -27,6 +27,14 @@ def check_weights(**weights: float) -> None:
             raise UserError(f"{name} is {value}, but must be at least 0.")
 
 
+def check_share(*, above_zero: bool = False, **shares: float) -> None:
+    """Raises a UserError unless each is in [0, 1], with `above_zero` in (0, 1]."""
+    for name, value in shares.items():
+        if not 0 <= value <= 1 or (above_zero and value == 0):
+            low = "above 0" if above_zero else "at least 0"
+            raise UserError(f"{name} is {value}, but must be {low}, at most 1.")
+
+
 def head_logits(prediction: Prediction, heads: str) -> tuple[jax.Array, ...]:
     """The main head's logits, and with "deep" those of the auxiliary heads after it."""
     if heads == "last":

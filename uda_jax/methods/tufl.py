@@ -1,4 +1,4 @@
-"""TUFL, stage one: the threshold-adaptive unsupervised focal loss.
+"""TUFL: the threshold-adaptive unsupervised focal loss, and with a mix its stage two.
 
 Yan et al., "Threshold-adaptive Unsupervised Focal Loss for Domain Adaptation of
 Semantic Segmentation", T-ITS 2023, https://arxiv.org/abs/2208.10716, section III-B;
@@ -13,54 +13,19 @@ import jax.numpy as jnp
 from uda_jax import augment, losses
 from uda_jax.class_weights import class_weights as class_weight_table
 from uda_jax.errors import UserError
+from uda_jax.factories import build
 from uda_jax.methods import supervised
 from uda_jax.methods.method import Method, Output
+from uda_jax.methods.mixes import MIXES
+from uda_jax.methods.mixes.mix import Sources
+from uda_jax.methods.thresholds import update_thresholds
+from uda_jax.methods.views import STATISTICS, see
+from uda_jax.style import fourier_style
 from uda_jax.warp import warp
 
 PAIR_LOSSES = ("focal", "adaptive_focal", "neutral_ce")  # compare two views
 SINGLE_LOSSES = ("entropy", "confidence_entropy", "max_square")  # look at one
 _WITH_TOP_RATIO = ("neutral_ce", "entropy")
-
-
-def update_thresholds(
-    thresholds: jax.Array,
-    confidence: jax.Array,
-    prediction: jax.Array,
-    *,
-    fraction: float,
-    sharpness: float,
-    momentum: float | jax.Array,
-) -> jax.Array:
-    """Moves each class's threshold towards a quantile of that class's confidences.
-
-    For class c with threshold t: sort the confidences of its pixels and t itself,
-    descending, L numbers; take the one at index floor(L * fraction * t^sharpness); the
-    new threshold is momentum * t + (1 - momentum) * it, and 0.999 where that reaches 1.
-
-    Args:
-      thresholds: [C] float32 in (0, 1).
-      confidence: [...] largest class probability per pixel.
-      prediction: [...] class of that probability, in [0, C).
-      fraction: b, share of a class's pixels to keep when its threshold is 1.
-      sharpness: d, keeps fewer pixels of classes with low thresholds.
-      momentum: weight of the old threshold; 1 never moves it.
-
-    Returns:
-      [C] float32; a class absent from `prediction` keeps its own.
-    """
-    classes = jnp.arange(thresholds.size)
-    # One sort by (class, -confidence) instead of a sort of all pixels for every class;
-    # every class holds at least its own threshold.
-    keys = jnp.append(prediction.ravel(), classes).astype(jnp.int32)
-    values = -jnp.append(confidence.ravel(), thresholds).astype(jnp.float32)
-    keys, values = jax.lax.sort((keys, values), num_keys=2)
-    ends = jnp.searchsorted(keys, classes, side="right")
-    starts = jnp.searchsorted(keys, classes, side="left")
-    count = ends - starts
-    index = jnp.floor(count * fraction * thresholds**sharpness).astype(jnp.int32)
-    quantile = -values[starts + jnp.minimum(index, count - 1)]
-    moved = momentum * thresholds + (1 - momentum) * quantile
-    return jnp.where(moved >= 1, 0.999, moved).astype(jnp.float32)
 
 
 def tufl(
@@ -86,6 +51,8 @@ def tufl(
     rotation: float = 30.0,
     shear: float = 5.0,
     scale: tuple[float, float] = (0.8, 1.2),
+    fda_beta: float = 0.0,
+    mix: dict | None = None,
 ) -> Method:
     """Source cross-entropy + unsup_weight * consistency on confident target pixels.
 
@@ -121,10 +88,15 @@ def tufl(
         follow the plain target view.
       color_strength, rotation, shear, scale: of the strong view; see `strong_view`.
       source_color_strength: of the source's colour augmentation; see `source_view`.
+      fda_beta: above 0 all source images get the low frequencies of the target image
+        at their place in the batch first; see `fourier_style`.
+      mix: stage two: a row of `uda_jax.methods.mixes.MIXES`, whose loss is added;
+        {} or None for stage one.
 
     Returns:
       A Method.  It reads batch["source"] (image, label) and batch["target"] (image), of
-      one shape.  Memory: {"thresholds": [C] float32} for "adaptive_focal", else {}.
+      one shape, and for a mix the streams that it names.  Memory: {"thresholds": [C]
+      float32} for "adaptive_focal"; "mix": that of the mix.
 
     Raises:
       UserError: an unknown name, a number out of its range, weights that do not fit the
@@ -139,10 +111,12 @@ def tufl(
     check("threshold_updates", threshold_updates, ("per_head", "per_step"))
     check("source_loss", source_loss, supervised.SOURCE_LOSSES)
     check("heads", heads, supervised.HEADS)
-    check("statistics", statistics, ("joint", "target"))
-    _check_range("top_ratio", top_ratio, 0, 1)
-    _check_range("fraction", fraction, 0, 1)
-    _check_range("momentum", momentum, 0, 1)
+    check("statistics", statistics, STATISTICS)
+    supervised.check_share(
+        above_zero=True, top_ratio=top_ratio, fraction=fraction, momentum=momentum
+    )
+    if not 0 <= fda_beta < 0.5:
+        raise UserError(f"fda_beta is {fda_beta}, but must be at least 0, below 0.5.")
     if top_ratio < 1 and unsup_loss not in _WITH_TOP_RATIO:
         raise UserError(
             f'top_ratio is {top_ratio}, but "{unsup_loss}" keeps all confident pixels; '
@@ -155,11 +129,15 @@ def tufl(
             f'threshold is {threshold}, but "adaptive_focal" starts from it and needs '
             "it above 0 and below 1."
         )
+    mixer = build(MIXES, "mix", mix, num_classes, weights) if mix else None
 
-    def init(key):
-        if not adaptive:
-            return {}, {}
-        return {}, {"thresholds": jnp.full(num_classes, threshold, jnp.float32)}
+    def init(key, network, batch):
+        memory = {}
+        if adaptive:
+            memory["thresholds"] = jnp.full(num_classes, threshold, jnp.float32)
+        if mixer:
+            memory["mix"] = mixer.init(network, batch)
+        return {}, memory
 
     def single_loss(plain):
         if unsup_loss == "entropy":
@@ -194,26 +172,26 @@ def tufl(
             momentum=keep,
         )
 
-    def see(segmentor, state, views, key):
-        """Predictions [view, B, H, W, C] of all views, and the new statistics."""
+    def in_target_style(batch):
+        if not fda_beta:
+            return batch
+        target = batch["target"]["image"]
 
-        def run(image):
-            rngs = {"dropout": key}
-            return forward(segmentor, state.batch_stats, image, train=True, rngs=rngs)
+        def translated(part):
+            # Whole numbers, as if they had been written to files.
+            image = fourier_style(part["image"], target, fda_beta)
+            return {**part, "image": jnp.round(image).astype(jnp.uint8)}
 
-        if statistics == "target":
-            prediction, batch_stats = jax.vmap(run)(jnp.stack(views))
-            return prediction, jax.tree.map(lambda x: x[1], batch_stats)
-        # Stacked behind the batch axis, each device's shard holds all views of its own
-        # examples; a concatenation would move them between the devices.
-        stacked = jnp.stack(views, axis=1)
-        prediction, batch_stats = run(stacked.reshape(-1, *stacked.shape[2:]))
-        split = lambda x: x.reshape(*stacked.shape[:2], *x.shape[1:])
-        prediction = jax.tree.map(lambda x: jnp.moveaxis(split(x), 1, 0), prediction)
-        return prediction, batch_stats
+        others = {name: translated(x) for name, x in batch.items() if name != "target"}
+        return {**batch, **others}
+
+    def pseudo_logits(network, target_image):
+        prediction, _ = forward(*network, target_image, train=False)
+        return jax.lax.stop_gradient(prediction.logits)
 
     def loss(params, state, batch, key):
         source_key, strong_key, forward_key = jax.random.split(key, 3)
+        memory = dict(state.memory)
         source, target = batch["source"], batch["target"]
         if source["image"].shape != target["image"].shape:
             raise UserError(
@@ -221,6 +199,8 @@ def tufl(
                 f"are {source['image'].shape} and {target['image'].shape}; give both "
                 "the same crop size and batch size."
             )
+        batch = in_target_style(batch)
+        source = batch["source"]
         views = [
             augment.source_view(
                 source_key, source["image"], color_strength=source_color_strength
@@ -237,8 +217,31 @@ def tufl(
                 scale=scale,
             )
             views.append(strong_image)
+        of_stage_one = len(views)
+        if mixer:
+            mixed = mixer.make(
+                jax.random.fold_in(key, 1),
+                memory["mix"],
+                Sources(
+                    image=source["image"].astype(jnp.float32),
+                    label=source["label"],
+                    target=target["image"],
+                    pseudo_logits=pseudo_logits(memory["mix"]["pseudo"], views[1]),
+                    thresholds=memory.get("thresholds"),
+                    batch=batch,
+                ),
+            )
+            views += mixed.views
+            memory["mix"] = mixed.memory
 
-        prediction, batch_stats = see(params["segmentor"], state, views, forward_key)
+        prediction, batch_stats = see(
+            forward,
+            params["segmentor"],
+            state.batch_stats,
+            views,
+            forward_key,
+            statistics=statistics,
+        )
         # per head: one array for each view
         per_head = [tuple(x) for x in supervised.head_logits(prediction, heads)]
         source_term = supervised.supervised_loss(
@@ -248,7 +251,7 @@ def tufl(
             source_loss=source_loss,
         )
 
-        thresholds = state.memory["thresholds"] if adaptive else jnp.float32(threshold)
+        thresholds = memory["thresholds"] if adaptive else jnp.float32(threshold)
         terms, shares = [], []
         for number, head in enumerate(per_head):
             if unsup_loss in SINGLE_LOSSES:
@@ -278,19 +281,20 @@ def tufl(
             "source": augment.denormalize(views[0]),
             "source_label": source["label"],
             "target": augment.denormalize(views[1]),
-            "target_strong": augment.denormalize(views[-1]),
+            "target_strong": augment.denormalize(views[of_stage_one - 1]),
             "target_prediction": jnp.argmax(target_logits, -1),
             "target_confidence": jnp.max(jax.nn.softmax(target_logits), -1),
             "kept": losses.confident(target_logits, thresholds),
         }
         if unsup_loss in SINGLE_LOSSES:
             del images["target_strong"]
-        memory = {"thresholds": thresholds} if adaptive else state.memory
+        if adaptive:
+            memory["thresholds"] = thresholds
+        if mixer:
+            mix_term = mixed.loss(list(per_head[0][of_stage_one:]))
+            total = total + mix_term
+            metrics |= {"loss/total": total, "loss/mix": mix_term, **mixed.metrics}
+            images |= mixed.images
         return total, Output(metrics, batch_stats, memory, images)
 
     return Method(init, loss)
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low < value <= high:
-        raise UserError(f"{name} is {value}, but must be above {low}, at most {high}.")

@@ -71,7 +71,7 @@ def two_domain_method(
     supervised.check_weights(aux_weight=aux_weight)
     weights = class_weight_table(class_weights, num_classes)
 
-    def init(key):
+    def init(key, network, batch):
         return extra(key), {}
 
     def loss(params, state, batch, key):

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from uda_jax import mixing
+from uda_jax.mixing.cutmix import _CANDIDATES
 
 cutmix_boxes = jax.jit(mixing.cutmix_boxes, static_argnums=(1, 2))
 first_box_that_fits = jax.jit(mixing.first_box_that_fits, static_argnums=4)
 
-GOLDENS = Path(__file__).parent / "goldens" / "tufl_ssada.npz"
+GOLDENS = Path(__file__).parents[1] / "goldens" / "tufl_ssada.npz"
 
 
-def original_draws(seed, side, count=mixing._CANDIDATES):
+def original_draws(seed, side, count=_CANDIDATES):
     """What the original's two generators draw, in its order: area, then candidates."""
     random.seed(seed)
     generator = np.random.RandomState(seed)

@@ -1,4 +1,4 @@
-"""Mixing two images of a batch, with all that belongs to them: on the device, keyed.
+"""CutMix: a box of one example in another of the batch, with all that belongs to it.
 
 A box is int32 [4], pixels: top, bottom, left, right; bottom and right are the first
 ones outside.  Four zeros are the empty box.
