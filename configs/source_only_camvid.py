@@ -19,25 +19,28 @@ METHODS = (
     *("source", "minent", "maxsquare", "maxsquare_iw", "maxsquare_iw_multi"),
     *("advent", "adaptsegnet", "tufl"),
 )
-# Benchmark, network and the stages that follow.
+TUFL = ("configs/tufl_camvid_dusk.py", "configs/tufl_camvid_dusk.py:adaptive")
+# Benchmark, network, steps and the stages that follow.
 VARIANTS = {
-    "source": ("camvid_day_to_dusk", BISENET, ("configs/tufl_camvid_dusk.py",)),
-    "oracle": ("camvid_dusk_oracle", BISENET, ()),
+    "source": ("camvid_day_to_dusk", BISENET, 450, TUFL),
+    "long": ("camvid_day_to_dusk", BISENET, 1800, TUFL),
+    "oracle": ("camvid_dusk_oracle", BISENET, 450, ()),
     "deeplabv2": (
         "camvid_day_to_dusk",
         SMALL_DEEPLAB,
+        450,
         tuple(f"configs/small_methods.py:camvid_{name}" for name in METHODS),
     ),
 }
 
 
 def get_config(variant: str = "source") -> ConfigDict:
-    benchmark, model, following = benchmarks.choose(VARIANTS, variant)
+    benchmark, model, steps, following = benchmarks.choose(VARIANTS, variant)
     config = benchmarks.base_config(benchmark)
     config.next = following
     config.model = ConfigDict(model)
     config.batch_size = 4
-    config.steps = 450
+    config.steps = steps
     # Half size, as in configs/source_only_minicity.py.
     for geometry in (config.data.source, config.data.target):
         geometry.resize = (180, 240)
@@ -54,6 +57,6 @@ def get_config(variant: str = "source") -> ConfigDict:
         )
     )
     config.method = ConfigDict(dict(name="source_only", class_weights="none"))
-    config.evaluate_every = 450
-    config.panels_every = 450
+    config.evaluate_every = steps
+    config.panels_every = steps
     return config

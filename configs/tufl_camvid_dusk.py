@@ -3,18 +3,27 @@ r"""TUFL stage one on real photographs: CamVid, day to dusk.
     python -m uda_jax.main --config configs/tufl_camvid_dusk.py \
         --workdir runs/tufl_camvid_dusk
 
-Run configs/source_only_camvid.py first, into runs/source_only_camvid.  The 62 dusk
-images that it adapts to are opened without their labels; the 62 test images are of the
-same drive.  Numbers and intervals: docs/results.md.
+Run configs/source_only_camvid.py first, into runs/source_only_camvid.  `:adaptive` has
+a threshold for each class; configs/tufl_stage2_camvid_dusk.py starts from it.  The 62
+dusk images that it adapts to are opened without their labels; the 62 test images are of
+the same drive.  Numbers and intervals: docs/results.md.
 """
 
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
 
+# Loss of the unsupervised term, and the stages that follow.
+VARIANTS = {
+    "fixed": ("focal", ()),
+    "adaptive": ("adaptive_focal", ("configs/tufl_stage2_camvid_dusk.py",)),
+}
 
-def get_config() -> ConfigDict:
+
+def get_config(variant: str = "fixed") -> ConfigDict:
+    unsup_loss, following = benchmarks.choose(VARIANTS, variant)
     config = benchmarks.base_config("camvid_day_to_dusk")
+    config.next = following
     config.init_from = "runs/source_only_camvid"
     config.batch_size = 4
     config.steps = 120
@@ -38,7 +47,7 @@ def get_config() -> ConfigDict:
     config.method = ConfigDict(
         dict(
             name="tufl",
-            unsup_loss="focal",
+            unsup_loss=unsup_loss,
             unsup_weight=0.08,
             gamma=2.0,
             threshold=0.8,

@@ -4,11 +4,12 @@ r"""TUFL stage two on minicity, from a run of stage one.
         --workdir runs/tufl_stage2_minicity
 
 The whole method: adaptive thresholds, cross-domain mixing, long-tail pasting.  The
-variants take parts away, or add one: `:cim` mixes without pasting, `:continued` goes on
-without a mix, `:fda` adds the target's low frequencies to the source images.  Run
-configs/source_only_minicity.py and configs/tufl_minicity.py:adaptive first, into
-runs/source_only_minicity and runs/tufl_minicity_adaptive.  Numbers, and how they were
-chosen: docs/results.md.
+variants take parts away or add one: `:cim` mixes without pasting; `:continued`, the
+control, takes as many steps more of stage one; `:fda` gives the source images the
+target's low frequencies, `:boundary` doubles the weights along the mask's edge, and
+`:dual_soft` is the other way of mixing.  Run configs/source_only_minicity.py:long and
+configs/tufl_minicity.py:adaptive first, into runs/source_only_minicity_long and
+runs/tufl_minicity_adaptive.  Numbers, and how they were chosen: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -30,17 +31,29 @@ LONG_TAIL = dict(
     long_tail_choice="thresholds",
     related="street_crosscity13",
 )
-# Mix and fda_beta.
+DUAL_SOFT = dict(
+    name="dual_soft",
+    weight=1.0,
+    soft_weight=0.8,
+    confidence=0.968,
+    long_tail_choice="thresholds",
+    related="street_crosscity13",
+)
+PASTE = dict(name="long_tail", min_pixels=1, classes=())
+TEMPLATE = dict(name="uniform")
+# Mix, the further images that it needs, and fda_beta.
 VARIANTS = {
-    "full": (LONG_TAIL, 0.0),
-    "fda": (LONG_TAIL, 0.02),
-    "cim": (MIX, 0.0),
-    "continued": ({}, 0.0),
+    "full": (LONG_TAIL, {"paste": PASTE}, 0.0),
+    "fda": (LONG_TAIL, {"paste": PASTE}, 0.02),
+    "boundary": (dict(LONG_TAIL, boundary_width=3), {"paste": PASTE}, 0.0),
+    "dual_soft": (DUAL_SOFT, {"paste": PASTE, "template": TEMPLATE}, 0.0),
+    "cim": (MIX, {}, 0.0),
+    "continued": ({}, {}, 0.0),
 }
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    mix, fda_beta = benchmarks.choose(VARIANTS, variant)
+    mix, streams, fda_beta = benchmarks.choose(VARIANTS, variant)
     config = benchmarks.base_config("minicity")
     config.init_from = "runs/tufl_minicity_adaptive"
     config.batch_size = 4
@@ -75,10 +88,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             mix=mix,
         )
     )
-    if mix.get("long_tail_probability"):
-        config.data.streams.paste = ConfigDict(
-            dict(name="long_tail", min_pixels=1, classes=())
-        )
+    config.data.streams = ConfigDict(streams)
     config.evaluate_every = 300
     config.panels_every = 300
     return config

@@ -6,8 +6,9 @@ Semantic Segmentation", T-ITS 2023, https://arxiv.org/abs/2208.10716.
     python -m uda_jax.main --config configs/tufl_stage2_rio.py \
         --workdir runs/tufl_stage2_rio
 
-Run configs/tufl_rio.py (or its `:rome`, `:taipei`, `:tokyo`) first, with
---config.method.unsup_loss=adaptive_focal for the paper's thresholds in both stages.
+Run stage one first: configs/tufl_rio.py:rio_adaptive (`:rome_adaptive`, ...) into
+runs/tufl_rio_rio_adaptive for the paper's thresholds in both stages; for the published
+command configs/tufl_rio.py into runs/tufl_rio, `:rome` into runs/tufl_rio_rome.
 
 `:rio` (the default), `:rome`, `:taipei` and `:tokyo` are the paper's whole method:
 adaptive thresholds, cross-domain mixing, and long-tail pasting of classes that the
@@ -42,19 +43,28 @@ WHOLE_MIX = dict(
     long_tail_choice="thresholds",
     related="street_crosscity13",
 )
-# City, unsupervised loss and mix.
+# City, the run of stage one, unsupervised loss and mix.
 VARIANTS = {
-    **{city: (city, "adaptive_focal", WHOLE_MIX) for city in CITIES},
-    **{f"{city}_published": (city, "focal", PUBLISHED_MIX) for city in CITIES},
+    **{
+        city: (city, f"runs/tufl_rio_{city}_adaptive", "adaptive_focal", WHOLE_MIX)
+        for city in CITIES
+    },
+    **{
+        f"{city}_published": (
+            *(city, "runs/tufl_rio" if city == "rio" else f"runs/tufl_rio_{city}"),
+            *("focal", PUBLISHED_MIX),
+        )
+        for city in CITIES
+    },
 }
 
 
 def get_config(variant: str = "rio") -> ConfigDict:
-    city, unsup_loss, mix = benchmarks.choose(VARIANTS, variant)
+    city, stage_one, unsup_loss, mix = benchmarks.choose(VARIANTS, variant)
     config = benchmarks.base_config(f"cityscapes_to_{city}")
     # The frozen network is the one that the run starts from.  The command takes stage
     # one's snapshot of step 1,200 of 2,000 for both; here it is stage one's last.
-    config.init_from = "runs/tufl_rio" if city == "rio" else f"runs/tufl_rio_{city}"
+    config.init_from = stage_one
     # As stage one, from here to the method.
     config.steps = 2_000
     config.batch_size = 2

@@ -6,9 +6,8 @@ steps take turns in blocks, and a ratio is that of two blocks of one round.  Bes
 times stand their reasons: the floating-point operations of the compiled step, counted
 by XLA, and the images that went through each network while it was traced.
 
-What mixing costs in TUFL's stage two is the whole step less the same step with mixed
-images that come ready with the batch, and what the frozen network costs is that one
-less a step whose target labels come ready too; all three take turns with the others.
+The programs of benchmark_mixing.py take turns with them: they show what mixing and the
+frozen network cost in TUFL's stage two.
 """
 
 import argparse
@@ -17,6 +16,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from benchmark_mixing import (
+    ADAPTIVE,
+    PARTIAL,
+    STAGE_TWO,
+    random_batch,
+    shares,
+    shares_text,
+    with_ready,
+)
 from measuring import machine, parse_size, record, take_turns
 
 from uda_jax.benchmark_rows import SMALL_DEEPLAB
@@ -44,8 +52,6 @@ NETWORKS = {
     ),
 }
 BASELINE = "source-only"
-STAGE_TWO = "TUFL stage two"
-ADAPTIVE = {"name": "tufl", "unsup_loss": "adaptive_focal"}
 METHODS = {
     BASELINE: {"name": "source_only", "view": "none"},
     "MinEnt": {"name": "minent"},
@@ -68,14 +74,6 @@ METHODS = {
         },
     },
     "TUFL stage two, dual soft": {"name": "tufl", "mix": {"name": "dual_soft"}},
-}
-# Stage two with a part of its work done before the step: no methods, so not in the
-# table.  (The segmentor's images are counted while a step is traced: the pass whose
-# labels nobody reads is among them, although XLA drops it.)
-MIXED, LABELLED = "mixed before", "mixed and labelled before"
-PARTIAL = {
-    MIXED: {**ADAPTIVE, "mix": {"name": "ready"}},
-    LABELLED: {**ADAPTIVE, "mix": {"name": "ready", "labelled": True}},
 }
 OPTIMIZER = {
     "name": "sgd",
@@ -112,76 +110,6 @@ class Program(NamedTuple):
     images: Mapping[str, list[int]]
 
 
-def random_batch(size: tuple[int, int], batch: int, num_classes: int) -> dict:
-    """What a run puts on the device, with every stream that a method may ask for.
-
-    Beside source, target, and stage two's "paste" and "template" there is "ready" for
-    the mix of that name: image float32 normalised, label, and mask bool.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    shape = (batch, *size)
-
-    def labelled(seed):
-        of_image, of_label = jax.random.split(jax.random.key(seed))
-        image = jax.random.bits(of_image, (*shape, 3), jnp.uint8)
-        label = jax.random.randint(of_label, shape, 0, num_classes)
-        return {"image": image, "label": label.astype(jnp.uint8)}
-
-    source, target, paste, template, ready = map(labelled, range(5))
-    paste["class"] = jnp.arange(batch, dtype=jnp.int32) % num_classes
-    ready["image"] = ready["image"] / jnp.float32(128) - 1
-    ready["mask"] = ready["label"] % 2 == 0
-    return {
-        "source": source,
-        "target": {"image": target["image"]},
-        "paste": paste,
-        "template": template,
-        "ready": ready,
-    }
-
-
-def ready(
-    num_classes: int,
-    class_weights: Any,
-    *,
-    weight: float = 0.5,
-    confidence: float = 0.968,
-    labelled: bool = False,
-):
-    """A mix like "single" whose images came with the batch, in its entry "ready".
-
-    Args:
-      num_classes: C.
-      class_weights: [C].
-      weight, confidence: as in "single".
-      labelled: the target's labels and weights came too, so that the frozen network's
-        forward pass is left out.
-    """
-    import jax.numpy as jnp
-
-    from uda_jax import losses
-    from uda_jax.methods.mixes.mix import Mix, Mixed, labels_of_target
-
-    def make(key, memory, sources):
-        given = sources.batch["ready"]
-        label, v = given["label"], given["mask"].astype(jnp.float32)
-        if not labelled:
-            confident, pseudo = labels_of_target(sources, confidence)
-            label = jnp.where(given["mask"], label, pseudo)
-            v = jnp.where(given["mask"], 1.0, confident[:, None, None])
-
-        def loss(logits):
-            return weight * losses.cross_entropy(
-                logits[0], label, class_weights, pixel_weights=v
-            )
-
-        return Mixed([given["image"]], loss, memory, {}, {})
-
-    return Mix(lambda network, batch: {"pseudo": network}, make)
-
-
 def compile_method(
     row: Mapping[str, Any], network: str, size: tuple[int, int], batch: int
 ) -> Program:
@@ -199,7 +127,6 @@ def compile_method(
     from uda_jax import methods
     from uda_jax.factories import build
     from uda_jax.methods.method import Network
-    from uda_jax.methods.mixes import MIXES
     from uda_jax.models import create_model
     from uda_jax.models.model import Prediction
     from uda_jax.optimizers import make_optimizer
@@ -207,8 +134,8 @@ def compile_method(
 
     _, options, num_classes = NETWORKS[network]
     model = create_model(**options, num_classes=num_classes)
-    MIXES["ready"] = ready
-    method = build(methods.METHODS, "method", row, model.forward, num_classes)
+    with with_ready():
+        method = build(methods.METHODS, "method", row, model.forward, num_classes)
     data = random_batch(size, batch, num_classes)
     key = jax.random.key(0)
     network_shapes = Network(*jax.eval_shape(model.init, key))
@@ -280,25 +207,6 @@ def summarise(programs: Mapping[str, Program], times: dict[str, list[float]]) ->
             }
         )
     return rows
-
-
-def shares(times: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """Of a step of TUFL's stage two, percent, a number for each round."""
-    rounds = list(zip(*(times[n] for n in (STAGE_TWO, MIXED, LABELLED)), strict=True))
-    return {
-        "mixing and pasting": [100 * (a - b) / a for a, b, _ in rounds],
-        "the frozen network": [100 * (b - c) / a for a, b, c in rounds],
-    }
-
-
-def shares_text(parts: Mapping[str, list[float]]) -> str:
-    """A sentence: medians over the rounds, with the smallest and the largest."""
-    listed = ", ".join(
-        f"{name} {statistics.median(values):.0f} % "
-        f"({min(values):.0f} to {max(values):.0f})"
-        for name, values in parts.items()
-    )
-    return f"Of a step of {STAGE_TWO}: {listed}."
 
 
 def table(rows: list[dict]) -> str:

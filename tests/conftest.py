@@ -145,6 +145,24 @@ def compilation_cache(tmp_path_factory):
         del os.environ["UDA_JAX_CACHE"]
 
 
+def write_network(folder: Path, config: ConfigDict, seed=0, bias=0.0):
+    """(file of a network that no run trained, its params); `bias` favours class 3."""
+    from uda_jax.runs import make_model
+    from uda_jax.weights import Weights, save
+
+    model = make_model(config)
+    params, stats = model.init(jax.random.key(seed))
+    head = params["head"]["branch_0"]
+    head["bias"] = head["bias"].at[3].add(bias)
+    options = dict(config.model)
+    name = options.pop("name")
+    weights = Weights(
+        model, params, stats, name, options, 13, "crosscity13", "written", {}, [], None
+    )
+    save(folder / "network.safetensors", weights, folder)
+    return str(folder / "network.safetensors"), params
+
+
 def start(config_file, workdir, *arguments, env=None):
     """A real `python -m uda_jax.main`, started and not waited for."""
     command = [sys.executable, "-m", "uda_jax.main", f"--config={config_file}"]

@@ -8,12 +8,17 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT
 
+from uda_jax.errors import UserError
+from uda_jax.factories import build
+from uda_jax.methods import METHODS
 from uda_jax.methods.advent import advent
+from uda_jax.methods.mixes import MIXES
 from uda_jax.models.discriminator import discriminator
 from uda_jax.models.model import Prediction
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import benchmark_methods
+import benchmark_mixing
 from measuring import take_turns
 
 
@@ -43,18 +48,31 @@ def test_nobody_always_comes_first():
 
 
 def test_shares_of_stage_two_are_of_the_same_round():
-    names = benchmark_methods.STAGE_TWO, benchmark_methods.MIXED
+    names = benchmark_mixing.STAGE_TWO, benchmark_mixing.MIXED
     times = dict(zip(names, ([100.0, 200.0, 400.0], [90.0, 160.0, 380.0]), strict=True))
-    times[benchmark_methods.LABELLED] = [60.0, 150.0, 280.0]
-    parts = benchmark_methods.shares(times)
+    times[benchmark_mixing.LABELLED] = [60.0, 150.0, 280.0]
+    parts = benchmark_mixing.shares(times)
     assert parts == {
         "mixing and pasting": [10.0, 20.0, 5.0],
         "the frozen network": [30.0, 5.0, 25.0],
     }
-    assert benchmark_methods.shares_text(parts) == (
+    assert benchmark_mixing.shares_text(parts) == (
         "Of a step of TUFL stage two: mixing and pasting 10 % (5 to 20), the frozen "
         "network 25 % (5 to 30)."
     )
+
+
+def test_the_ready_mix_is_not_left_among_the_librarys():
+    def compile_it(row):
+        with benchmark_mixing.with_ready():
+            build(METHODS, "method", row, None, 13)
+
+    names = list(MIXES)
+    for row in benchmark_mixing.PARTIAL.values():
+        compile_it(row)
+    with pytest.raises(UserError, match="nonsense"):
+        compile_it({"name": "tufl", "mix": {"name": "nonsense"}})
+    assert list(MIXES) == names
 
 
 def flops(function, *arguments):

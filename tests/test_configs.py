@@ -220,18 +220,24 @@ def configs_named_in(text):
 
 
 def trained(case):
-    """What decides the weights: the tested data do not, nor a target never read."""
+    """What tells runs apart that a stage starts from.
+
+    The tested data do not, nor a target never read; nor does how long it was trained,
+    as `source_only_minicity.py:long`: the command of the next stage names its folder.
+    """
     config = json.loads(get_config(case).to_json())
-    only_tested = {"benchmark", "test", "evaluation"}
+    free = {"benchmark", "test", "evaluation"}
+    free |= {"steps", "evaluate_every", "panels_every"}
     if not config["target"]["reader"]:
-        only_tested.add("target")
-    return {k: v for k, v in config.items() if k not in only_tested}
+        free.add("target")
+    return {k: v for k, v in config.items() if k not in free}
 
 
 def folder_of(case):
     """Where the stage before it is looked for: file and variant, the default's bare.
 
-    Variants that are the default's training, tested elsewhere, share its folder.
+    Variants that are the default's training, tested elsewhere or longer, share its
+    folder.
     """
     path, _ = CASES[case]
     parameters = inspect.signature(load(path).get_config).parameters

@@ -4,7 +4,7 @@ import socket
 import jax
 import numpy as np
 import pytest
-from conftest import MIX, STREAMS, TUFL, start, write_config
+from conftest import MIX, STREAMS, TUFL, start, write_config, write_network
 from ml_collections import ConfigDict
 
 from uda_jax import parallel, train
@@ -16,11 +16,12 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module")
-def config(tiny):
+def config(tiny, tmp_path_factory):
     # 13 classes, random weights: a threshold of 0.1 lets some pixels take part.
     method = {**TUFL, "threshold": 0.1, "mix": MIX}
     config = tiny(method, steps=STEPS, batch_size=8)
     config.data.streams = ConfigDict(STREAMS)
+    config.frozen_from, _ = write_network(tmp_path_factory.mktemp("frozen"), config)
     # Confident or not, and a quantile, are discontinuous: at 0.01 a rounding error
     # becomes a pixel more or less in step 3, and the runs part.  Published: 5e-5.
     config.optimizer.learning_rate = 1e-3

@@ -131,6 +131,7 @@ TUFL_WHOLE_MIX = {
     "long_tail_choice": "thresholds",
     "related": "street_crosscity13",
 }
+TUFL_ADAPTIVE = {**TUFL, "unsup_loss": "adaptive_focal"}
 STAGE_TWO = {**TUFL, "fda_beta": 0, "mix": TUFL_MIX}
 WHOLE = {**STAGE_TWO, "unsup_loss": "adaptive_focal", "mix": TUFL_WHOLE_MIX}
 
@@ -198,6 +199,7 @@ TUFL_CITIES = {
     for city in CITIES
     for name, ending, method in (
         ("tufl_rio", "", TUFL),
+        ("tufl_rio", "_adaptive", TUFL_ADAPTIVE),
         ("tufl_stage2_rio", "_published", STAGE_TWO),
         ("tufl_stage2_rio", "", WHOLE),
     )

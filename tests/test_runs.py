@@ -1,12 +1,20 @@
 """What is refused before a run begins, and the folder of a run."""
 
+import json
+
 import pytest
 from conftest import TUFL, shrink
 
 from uda_jax import train
 from uda_jax.benchmarks import base_config
 from uda_jax.errors import UserError
-from uda_jax.runs import check_config, make_model, open_workdir, read_config
+from uda_jax.runs import (
+    check_config,
+    check_workdir,
+    make_model,
+    open_workdir,
+    read_config,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +56,20 @@ def test_the_config_field_is_part_of_a_run(tmp_path):
     assert make_model(config).backbone == "cp/resnet/"
 
 
-def test_a_run_of_another_version_is_said(tmp_path):
+@pytest.mark.parametrize("commit", ["0123abc", None])
+def test_a_run_of_another_version_is_said(tmp_path, commit):
+    workdir = tmp_path / "run"
     config = shrink(base_config("minicity"))
-    del config["classes"]
-    open_workdir(tmp_path / "run", config)
-    with pytest.raises(UserError, match=r"another version .*differs in classes"):
-        read_config(tmp_path / "run")
+    open_workdir(workdir, config)
+    old = json.loads((workdir / "config.json").read_text())
+    del old["frozen_from"], old["data"]["streams"]
+    (workdir / "config.json").write_text(json.dumps(old))
+    words = r"another version of this library \(it differs"
+    if commit:
+        (workdir / "provenance.json").write_text(json.dumps([{"commit": commit}]))
+        words = "version of this library, commit 0123abc, .it differs"
+    words += r" in frozen_from, data.streams\).*uda_jax.convert .*for init_from"
+    for look in (read_config, lambda folder: check_workdir(folder, config)):
+        with pytest.raises(UserError, match=words) as caught:
+            look(workdir)
+        assert str(caught.value).count(". ") == 0

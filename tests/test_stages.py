@@ -7,11 +7,19 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from conftest import NETWORK, SOURCE_ONLY
+from conftest import MIX, NETWORK, SOURCE_ONLY, TUFL
 from ml_collections import ConfigDict
 from test_train import final_numbers, interrupt, losses
 
-from uda_jax import convert, convert_command, stages, summary, torch_files, train
+from uda_jax import (
+    convert,
+    convert_command,
+    panels,
+    stages,
+    summary,
+    torch_files,
+    train,
+)
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.errors import UserError
 from uda_jax.models import create_model
@@ -54,7 +62,7 @@ def lean():
         patch.setattr(train, "make_train_step", once)
         patch.setattr(summary, "assess", lambda *_: SimpleNamespace(miou=0.5))
         patch.setattr(summary, "finish", lambda *_: None)
-        patch.setattr(summary, "make_panels", lambda *_: lambda *_: None)
+        patch.setattr(panels, "make_panels", lambda *_: lambda *_: None)
         yield
 
 
@@ -245,3 +253,38 @@ def test_the_next_commands(config, tmp_path):
     config.next = ("maxsquare",)
     with pytest.raises(UserError, match='next has "maxsquare", which is no config'):
         stages.check_stages(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "init_from and frozen_from are empty: name the run of stage one"),
+        (
+            {"init_from": "a", "init_new_heads": True},
+            "random heads, which would label .* in frozen_from",
+        ),
+        (
+            {"frozen_from": "a", "continue_from": "b"},
+            "frozen_from=a is not used, .* continue_from=b goes on",
+        ),
+        (
+            {"frozen_from": "a", "method": {"mix": {}}},
+            'frozen_from=a is not used, because method "tufl"',
+        ),
+        ({"init_from": "a"}, None),
+        ({"frozen_from": "a"}, None),
+        ({"init_from": "a", "init_new_heads": True, "frozen_from": "b"}, None),
+        ({"continue_from": "a"}, None),
+        ({"method": {"mix": {}}}, None),
+    ],
+)
+def test_what_labels_the_target_of_a_mix_is_trained(tiny, tmp_path, changes, words):
+    config = tiny({**TUFL, "mix": {}})
+    config.method.mix = changes.pop("method", {"mix": MIX})["mix"]
+    config.update(changes)
+    if words is None:
+        stages.check_stages(config)
+        return
+    with pytest.raises(UserError, match=words) as caught:
+        train.fit(config, tmp_path / "run")
+    assert str(caught.value).count(". ") == 0 and not (tmp_path / "run").exists()

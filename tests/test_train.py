@@ -6,13 +6,22 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import MIX, SOURCE_ONLY, STREAMS, TUFL, start, write_config
+from conftest import (
+    MIX,
+    SOURCE_ONLY,
+    STREAMS,
+    TUFL,
+    start,
+    write_config,
+    write_network,
+)
 from ml_collections import ConfigDict
 from tensorboardX.proto import event_pb2
 
 from uda_jax import convert, summary, torch_files, train, training_data
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.errors import UserError
+from uda_jax.evaluate_run import evaluate_run
 from uda_jax.factories import build
 from uda_jax.methods import METHODS
 from uda_jax.metrics import Report
@@ -25,11 +34,12 @@ STEPS = 24  # one program for the whole file, and long enough to be killed
 
 
 @pytest.fixture(scope="session")
-def config(tiny):
+def config(tiny, tmp_path_factory):
     # 13 classes, random weights: a threshold of 0.1 lets some pixels take part.
     method = {**TUFL, "threshold": 0.1, "mix": MIX}
     config = tiny(method, steps=STEPS, checkpoint_every=4)
     config.data.streams = ConfigDict(STREAMS)
+    config.frozen_from, _ = write_network(tmp_path_factory.mktemp("frozen"), config)
     config.evaluate_every = 12
     config.next = ("configs/tufl_minicity.py",)
     for geometry in (config.data.source, config.data.target):
@@ -206,31 +216,31 @@ def test_repeating_a_finished_run_does_not_train(
 
 
 def test_evaluates_a_finished_run_again(config, whole_run, capsys):
-    report = summary.evaluate_run(config, whole_run, "latest")
+    report = evaluate_run(config, whole_run, "latest")
     assert report.miou == Report.load(whole_run / "report.json").miou
     assert Report.load(whole_run / "evaluate_latest.json").provenance["step"] == STEPS
     assert "mIoU" in capsys.readouterr().out
     changed = config.copy_and_resolve_references()
     changed.optimizer.learning_rate = 1.0
     with pytest.raises(UserError, match="learning_rate: 0"):
-        summary.evaluate_run(changed, whole_run, "latest")
+        evaluate_run(changed, whole_run, "latest")
 
 
 def test_evaluates_on_the_sources_validation_images(config, whole_run, capsys):
-    report = summary.evaluate_run(config, whole_run, "latest", "validation")
+    report = evaluate_run(config, whole_run, "latest", "validation")
     path = whole_run / "evaluate_latest_validation.json"
     assert Report.load(path).num_images == report.num_images == 1
     assert report.provenance["images"] == "validation"
     config.validation = {}
     with pytest.raises(UserError, match="has no validation images"):
-        summary.evaluate_run(config, whole_run, "latest", "validation")
+        evaluate_run(config, whole_run, "latest", "validation")
 
 
 def test_scores_weights_that_no_run_trained(config, whole_run, tmp_path, capsys):
     config = config.copy_and_resolve_references()
     config.init_from = str(whole_run)
-    summary.evaluate_run(config, tmp_path / "new", "latest")
-    report = summary.evaluate_run(config, tmp_path / "new", "latest")  # and again
+    evaluate_run(config, tmp_path / "new", "latest")
+    report = evaluate_run(config, tmp_path / "new", "latest")  # and again
     assert report.miou == Report.load(whole_run / "report.json").miou
     assert [p.name for p in (tmp_path / "new").glob("*.json")] == [
         "evaluate_init_from.json"
@@ -238,7 +248,7 @@ def test_scores_weights_that_no_run_trained(config, whole_run, tmp_path, capsys)
     assert str(whole_run) in capsys.readouterr().out
     config.init_new_heads = True
     with pytest.raises(UserError, match="leaves heads untrained"):
-        summary.evaluate_run(config, tmp_path / "other", "latest")
+        evaluate_run(config, tmp_path / "other", "latest")
 
 
 def test_no_gain_over_other_classes(config, whole_run):

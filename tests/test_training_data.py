@@ -30,6 +30,7 @@ def config(tmp_path):
     return config
 
 
+DUAL_SOFT = {"name": "tufl", "mix": {"name": "dual_soft"}}
 STREAMS = {
     "paste": {"name": "long_tail", "classes": ("person", "car")},
     "template": {"name": "uniform"},
@@ -69,7 +70,7 @@ def first_batches(data):
 def test_prepared_data_is_read_where_it_fits_and_gives_the_same_batches(
     config, tmp_path
 ):
-    config.data.streams = STREAMS
+    config.method, config.data.streams = ConfigDict(DUAL_SOFT), STREAMS
     before = opened(config, tmp_path / "run")
     assert before.reads == {"source": "original files", "target": "original files"}
     prepare_all(config)
@@ -158,7 +159,7 @@ def test_statistics_of_daformer_are_taken_where_they_are_given(config, tmp_path)
 
 def test_streams_are_built_from_their_rows(config, tmp_path):
     plain = first_batches(opened(config, tmp_path))
-    config.data.streams = STREAMS
+    config.method, config.data.streams = ConfigDict(DUAL_SOFT), STREAMS
     streamed = first_batches(opened(config, tmp_path))
     for (batch, names), (before, _) in zip(streamed, plain, strict=True):
         assert set(batch) == set(names) == {"source", "target", "paste", "template"}
@@ -169,12 +170,33 @@ def test_streams_are_built_from_their_rows(config, tmp_path):
         for domain in before:
             for key, x in before[domain].items():
                 np.testing.assert_array_equal(x, batch[domain][key])
-    config.data.streams = {"paste": {"name": "long_tail", "min_pixel": 1}}
-    with pytest.raises(UserError, match=r'has no option "min_pixel" .*"min_pixels"'):
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"name": "long_tail", "min_pixel": 1},
+            '"long_tail" has no option "min_pixel"',
+        ),
+        ({"name": "long_tial"}, '"long_tial" is unknown .did you mean "long_tail"'),
+        ({"min_pixels": 1}, 'has no name: give its row a "name"'),
+        ("long_tail", "='long_tail' is no row"),
+    ],
+)
+def test_a_mistake_in_a_row_says_in_which_stream(config, tmp_path, row, words):
+    config.method = ConfigDict(DUAL_SOFT)
+    config.data.streams = {"template": {"name": "uniform"}, "paste": row}
+    with pytest.raises(UserError, match=rf"^data\.streams\.paste ?{words}") as caught:
         opened(config, tmp_path)
-    config.data.streams = {"target": {"name": "uniform"}}
-    with pytest.raises(UserError, match=r'data.streams cannot have "target"'):
-        first_batches(opened(config, tmp_path))
+    assert str(caught.value).count(". ") == 0
+
+
+@pytest.mark.parametrize("method", [{"name": "tufl", "mix": {}}, {"name": "minent"}])
+def test_a_stream_without_a_mix_is_refused(config, tmp_path, method):
+    config.method, config.data.streams = ConfigDict(method), STREAMS
+    with pytest.raises(UserError, match=r"^data\.streams\.paste is not read by method"):
+        opened(config, tmp_path)
 
 
 def test_class_weights_of_the_datas_own_frequencies(config, tmp_path):

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from uda_jax import curves, summary, visualize
+from uda_jax import curves, panels, visualize
 from uda_jax.files import write_atomically
 from uda_jax.labels import LabelSpace
 from uda_jax.metrics import Report
@@ -97,18 +97,18 @@ SPACE = LabelSpace("test", NAMES, COLORS, dict(enumerate(NAMES)))
 
 @pytest.fixture
 def columns(monkeypatch):
-    """panel_columns(images) -> [(caption, pictures)] in the order of the panel."""
+    """columns(images) -> [(caption, pictures)] in the order of the panel."""
     seen = []
 
     def remember(rows, **options):
         seen.extend((name, [row[name] for row in rows]) for name in rows[0])
         return visualize.panel(rows, **options)
 
-    monkeypatch.setattr(summary, "panel", remember)
+    monkeypatch.setattr(panels, "panel", remember)
 
     def draw(images):
         seen.clear()
-        picture = summary.panel_picture(images, SPACE, "step 3")
+        picture = panels.panel_picture(images, SPACE, "step 3")
         assert picture.dtype == np.uint8 and picture.shape[-1] == 3
         return list(seen)
 
@@ -124,6 +124,7 @@ def stage_two(weight):
         "mixed": solid(1.0),
         "mixed_label": np.full((2, 8, 12), 1),
         "mixed_mask": np.broadcast_to(mask, (2, 8, 12)),
+        "mixed_pseudo_label": np.full((2, 8, 12), 2),
         "mixed_source": solid(0.5),
         "mixed_weight": np.stack([np.full((8, 12), w, np.float32) for w in weight]),
         "source": solid(0.2),
@@ -135,8 +136,9 @@ def stage_two(weight):
 def test_a_panel_reads_from_source_to_target_to_mixed(columns):
     shown = columns(stage_two((1.0, 1.0)))
     own = ["source", "target", "target confidence (0 to 1)", "kept"]
-    mixed = ["mixed", "mixed label", "mixed mask", "mixed source"]
-    assert [name for name, _ in shown] == [*own, *mixed, "mixed weight (0 to 1)"]
+    mixed = ["mixed source", "mixed mask", "mixed", "mixed pseudo label"]
+    mixed += ["mixed label", "mixed weight (0 to 1)"]
+    assert [name for name, _ in shown] == [*own, *mixed]
     pictures = dict(shown)
     # A mixed mask lies over the mixed picture, another over the target.
     np.testing.assert_array_equal(pictures["mixed mask"][1][:, :6], 255)
@@ -163,6 +165,33 @@ def test_a_panel_without_a_mix_is_one_group(columns):
     images = {k: v for k, v in stage_two((1, 1)).items() if not k.startswith("mixed")}
     names = [name for name, _ in columns(images)]
     assert names == ["source", "target", "target confidence (0 to 1)", "kept"]
+
+
+def test_mixes_on_both_domains_come_in_the_order_they_are_made(columns):
+    images = stage_two((1, 1))
+    images["mixed_template"] = images.pop("mixed_source")
+    images["mixed_on_source"] = images["mixed"]
+    images["mixed_of_a_new_mix"] = images["mixed"]
+    shown = [name for name, _ in columns(images) if name.startswith("mixed")]
+    assert shown[:4] == ["mixed template", "mixed mask", "mixed on source", "mixed"]
+    assert shown[-1] == "mixed of a new mix"
+
+
+@pytest.mark.parametrize("ignored", [0, 1])
+def test_the_legend_names_ignored_pixels_where_there_are_any(monkeypatch, ignored):
+    legends = []
+
+    def remember(names, colors, **options):
+        legends.append((list(names), colors.tolist()))
+        return np.full((4, options["width"], 3), 255, np.uint8)
+
+    monkeypatch.setattr(visualize, "legend", remember)
+    images = stage_two((1, 1))
+    images["mixed_label"][:, :ignored] = 255
+    panels.panel_picture(images, SPACE, "")
+    names, colors = [*NAMES, "ignored"], [*COLORS.tolist(), [0, 0, 0]]
+    count = len(NAMES) + ignored
+    assert legends == [(names[:count], colors[:count])]
 
 
 def test_contact_sheet_counts_its_cells():

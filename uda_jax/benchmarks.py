@@ -68,7 +68,8 @@ def base_config(name: str) -> ConfigDict:
             "init_new_heads": False,
             # Workdir of a run, finished or stopped, to go on from, optimizer too.
             "continue_from": "",
-            # Workdir or file of the network that a method keeps frozen beside its own.
+            # Workdir or file of the network that labels the target of a method's mix;
+            # "" takes what the run starts from.
             "frozen_from": "",
             # Config files of the stages that follow; their commands are printed.
             "next": (),

@@ -28,10 +28,11 @@ from uda_jax.benchmarks import evaluated_classes
 from uda_jax.checkpoints import KINDS
 from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
+from uda_jax.evaluate_run import images_of, score
 from uda_jax.metrics import Report
 from uda_jax.predict import Predictor, without_labels
 from uda_jax.report import write_report
-from uda_jax.summary import compare, images_of, score
+from uda_jax.summary import compare
 
 
 class Member(NamedTuple):

@@ -19,15 +19,23 @@ def build(table: Mapping[str, Callable], kind: str, row: Mapping[str, Any], *arg
     """`table[row["name"]](*args, **rest of row)`, with the user's mistakes explained.
 
     Raises:
-      UserError: the name is not in the table, a key is not a keyword of its factory or
-        one without a default is missing, or a value is of another type than it.
+      UserError: it is no row or has no name, the name is not in the table, a key is not
+        a keyword of its factory or one without a default is missing, or a value is of
+        another type than it.
     """
+    choices = ", ".join(sorted(table))
+    if not isinstance(row, Mapping | ConfigDict):
+        raise UserError(
+            f'{kind}={row!r} is no row: write {{"name": ...}} with one of {choices}.'
+        )
     options = dict(row)
-    name = options.pop("name", None)
+    if not options.get("name"):
+        raise UserError(f'{kind} has no name: give its row a "name" out of {choices}.')
+    name = options.pop("name")
     if name not in table:
         raise UserError(
             f'{kind} "{name}" is unknown{did_you_mean(str(name), table)}: '
-            f"choose one of {', '.join(sorted(table))}."
+            f"choose one of {choices}."
         )
     allowed = keywords(table[name])
     for key in options:
@@ -81,6 +89,7 @@ _TYPES = {
     bool: "True or False",
     tuple: "a tuple",
     dict: "a row",
+    type(None): "None",
 }
 
 

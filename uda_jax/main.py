@@ -57,7 +57,7 @@ def main() -> None:
     )
     workdir = Path(_WORKDIR.value)
     if _MODE.value == "evaluate":
-        from uda_jax.summary import evaluate_run
+        from uda_jax.evaluate_run import evaluate_run
 
         evaluate_run(_CONFIG.value, workdir, _CHECKPOINT.value, _ON.value)
         return

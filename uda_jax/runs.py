@@ -100,12 +100,15 @@ def check_workdir(workdir: Path, config: ConfigDict) -> bool:
       Whether a run of this config is there already.
 
     Raises:
-      UserError: the folder belongs to another config or holds something else.
+      UserError: the folder belongs to another config or to another version of this
+        library, or holds something else.
     """
     path = workdir / "config.json"
     text = config.to_json_best_effort()
     if path.exists():
-        differing = differences(json.loads(path.read_text()), json.loads(text))
+        old = json.loads(path.read_text())
+        _check_version(workdir, old)
+        differing = differences(old, json.loads(text))
         if differing:
             raise UserError(
                 f"workdir {workdir} belongs to a run of another config "
@@ -195,14 +198,34 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(
             f"{path} is not readable JSON ({error}): restore it or choose another run."
         ) from error
-    own = set(base_config("own"))
-    if not isinstance(values, dict) or set(values) != own:
-        missing = sorted(own.symmetric_difference(values))
-        raise UserError(
-            f"{path} was written by another version of this library (it differs in "
-            f"{', '.join(map(str, missing[:4]))}): use that version, or train again."
-        )
+    _check_version(Path(workdir), values)
     return ConfigDict(values)
+
+
+def _check_version(workdir: Path, values: Any) -> None:
+    """Raises a UserError for a config with other fields than this version's."""
+    own = base_config("own").to_dict()
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{workdir}/config.json holds no config: restore it or choose another run."
+        )
+    differing = sorted(own.keys() ^ values.keys())
+    if isinstance(values.get("data"), dict):
+        differing += sorted(f"data.{k}" for k in own["data"].keys() ^ values["data"])
+    if not differing:
+        return
+    try:
+        commit = json.loads((workdir / "provenance.json").read_text())[0]["commit"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        commit = "unknown"
+    version = "another version of this library"
+    version += "" if commit == "unknown" else f", commit {commit},"
+    raise UserError(
+        f"{workdir}/config.json was written by {version} (it differs in "
+        f"{', '.join(map(str, differing[:4]))}): go on with that version, or let its "
+        f"`python -m uda_jax.convert {workdir} FILE.safetensors` make a file for "
+        "init_from."
+    )
 
 
 @contextmanager

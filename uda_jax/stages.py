@@ -3,7 +3,9 @@
 Stages are data: each is a run of its own, and a field of its config says what it takes
 over from the one before: `init_from` the segmentor's weights alone (see
 `uda_jax.runs.load_weights`), `continue_from` everything.  With `continue_from` the
-`init_from` of a config file is not used, and the run's header says so.
+`init_from` of a config file is not used, and the run's header says so.  A mix needs a
+trained network that labels the target: `frozen_from`, else the one that the run starts
+from.
 """
 
 import json
@@ -29,14 +31,45 @@ def check_stages(config: ConfigDict) -> None:
     """Looks at the fields that name other runs, without looking at those runs.
 
     Raises:
-      UserError: a name in `next` that is none of a config file.
+      UserError: a name in `next` that is none of a config file, a mix whose labelling
+        network would be random, or a frozen network that would not be used.
     """
+    _check_frozen(config)
     for name in config.next:
         if not re.fullmatch(r".+\.py(:.+)?", name):
             raise UserError(
                 f'next has "{name}", which is no config file: write its path, such as '
                 '"configs/maxsquare.py" or "configs/maxsquare.py:gta5".'
             )
+
+
+def _check_frozen(config: ConfigDict) -> None:
+    mixes = config.method.get("mix")
+    named = f"frozen_from={config.frozen_from}"
+    if config.frozen_from and not mixes:
+        raise UserError(
+            f'{named} is not used, because method "{config.method.name}" keeps a '
+            "frozen network for a mix alone: set method.mix, or leave frozen_from out."
+        )
+    if config.frozen_from and config.continue_from:
+        raise UserError(
+            f"{named} is not used, because the run in continue_from="
+            f"{config.continue_from} goes on with the frozen network that it has: "
+            "leave one of them out."
+        )
+    if not mixes or config.frozen_from or config.continue_from:
+        return
+    if not config.init_from:
+        raise UserError(
+            "method.mix needs a trained network that labels the target, and init_from "
+            "and frozen_from are empty: name the run of stage one in init_from."
+        )
+    if config.init_new_heads:
+        raise UserError(
+            "init_new_heads=True gives the network of init_from random heads, which "
+            "would label the target of method.mix: name a trained network in "
+            "frozen_from, or train one with these heads first."
+        )
 
 
 def next_commands(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from uda_jax import parallel, runs, stages, summary, writers
+from uda_jax import panels, parallel, runs, stages, summary, writers
 from uda_jax.benchmarks import label_space_of
 from uda_jax.checkpoints import Checkpoints, has_checkpoint
 from uda_jax.factories import build
@@ -201,7 +201,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         model, method, optimizer, config.seed,
         "" if resumes or config.continue_from else config.init_from,
         config.init_new_heads, config.model, label_space,
-        "" if resumes or config.continue_from else config.frozen_from, batch,
+        "" if resumes else config.frozen_from, batch,
     )  # fmt: skip
     state = parallel.replicate(state, mesh)
     if config.continue_from and not resumes:
@@ -231,7 +231,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         if not resumes:
             summary.write_parameters(workdir, state.params, writer)
         live.say(summary.header(config, workdir, state, origin, data.summary()))
-    look = summary.make_panels(method, label_space, mesh)
+    look = panels.make_panels(method, label_space, mesh)
     log, report = writers.MetricLog(), None
 
     def assess(step: int) -> Report:

@@ -93,9 +93,10 @@ def open_training_data(
 
     Raises:
       UserError: what opening, the geometry or the sampling raises; no target where one
-        is needed; the data of a run that goes on have changed or are gone; or hosts
-        read different data.
+        is needed; a stream that the method does not read; the data of a run that goes
+        on have changed or are gone; or hosts read different data.
     """
+    _check_streams(config)
     source, target, test = open_datasets(config)
     if needs_target and target is None:
         raise UserError(
@@ -156,7 +157,7 @@ def open_training_data(
 
     sampling = build(SAMPLINGS, "sampling", config.data.sampling, counts)
     streams = {
-        name: build(SAMPLINGS, "sampling", row, counts)
+        name: build(SAMPLINGS, f"data.streams.{name}", row, counts)
         for name, row in config.data.streams.items()
     }
     # Where the source is drawn independently of what came before, so is the target.
@@ -184,6 +185,19 @@ def open_training_data(
         datasets["source"], datasets["target"], test, reads, fingerprints, notes,
         counts, batches,
     )  # fmt: skip
+
+
+def _check_streams(config: ConfigDict) -> None:
+    """Raises a UserError for a stream that would be decoded for nothing.
+
+    Which of them a mix reads is looked at by its method.
+    """
+    if config.data.streams and not config.method.get("mix"):
+        raise UserError(
+            f"data.streams.{min(config.data.streams)} is not read by method "
+            f'"{config.method.name}", as streams are for a mix alone: leave it out, or '
+            "set method.mix."
+        )
 
 
 def _recorded(workdir: Path) -> dict[str, tuple[str, str]]:

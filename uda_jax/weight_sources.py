@@ -172,6 +172,7 @@ def check_same(
     label_space: LabelSpace | None,
     *,
     new_heads: bool,
+    option: str = "init_from",
 ) -> None:
     """That a config's model is the source's, where arrays fit and numbers would differ.
 
@@ -180,6 +181,7 @@ def check_same(
       row: config.model.
       label_space: of the config.
       new_heads: heads and classes may differ.
+      option: what the config calls the source, for messages.
 
     Raises:
       UserError: another option or another label space.
@@ -211,7 +213,7 @@ def check_same(
             )
     if differing:
         raise UserError(
-            f"init_from={source.what} has {', '.join(differing)}: set the config to "
+            f"{option}={source.what} has {', '.join(differing)}: set the config to "
             "what the weights were trained with, or choose another file."
         )
 

@@ -187,6 +187,11 @@ def fit_like(
       UserError: see `load_weights_file`.
     """
     source = open_source(path)
+    if source.backbone_only and option != "init_from":
+        raise UserError(
+            f"{option}={source.what} holds only a backbone, which labels nothing: give "
+            "the whole network's file or the workdir of its run."
+        )
     _check_heads(source, new_heads)
     network = _network_like(source, params, option)
     fitted = _fit(
@@ -194,7 +199,7 @@ def fit_like(
         what=f"{option}={source.what}",
     )  # fmt: skip
     if row is not None:
-        check_same(source, row, label_space, new_heads=new_heads)
+        check_same(source, row, label_space, new_heads=new_heads, option=option)
     leaves = jax.tree.leaves((fitted.params, fitted.batch_stats))
     total = sum(leaf.size for leaf in leaves)
     line = f"{len(leaves) - len(fitted.initial)} arrays"
@@ -210,9 +215,9 @@ def fit_like(
         line += f"; initial values: {abridged(fitted.initial)}"
     if source.backbone_only and "input_form" in source.options:
         line += f"; made for input_form={source.options['input_form']}"
-    for option, _ in source.asks if row is not None else ():
+    for asked, _ in source.asks if row is not None else ():
         full = full_options(row["name"], {k: row[k] for k in row if k != "name"})
-        line += f"; {option}={full[option]} as the config says, the file does not"
+        line += f"; {asked}={full[asked]} as the config says, the file does not"
     return fitted.params, fitted.batch_stats, line
 
 

@@ -240,6 +240,25 @@ def test_a_stream_needs_a_name_of_its_own(domains, name):
         take(domains, 1, streams={name: uniform()})
 
 
+def test_a_mistake_in_a_stream_says_in_which(tmp_path):
+    source = make(tmp_path / "s", 6)
+    counts = class_counts(source, None)
+
+    def draws(**options):
+        return {"streams": {"paste": long_tail(lambda: counts, **options)}}
+
+    with pytest.raises(UserError, match=r"^data\.streams\.paste: .*min_pixels=999"):
+        take((source, None), 1, **draws(min_pixels=999))
+    for file in (tmp_path / "s").glob("*_label.png"):
+        cv2.imwrite(
+            str(file), np.full((12, 18), 12, np.uint8)
+        )  # since they were counted
+    lost = r"^data\.streams\.paste: class .* is lost in all 1 images"
+    for options in ({}, {"workers": 1}):
+        with pytest.raises(UserError, match=lost):
+            take((source, None), 1, **draws(), **options)
+
+
 def test_weights_of_a_manifest_reach_the_batch(tmp_path):
     make(tmp_path / "s", 2)
     path = tmp_path / "s/weighted.jsonl"

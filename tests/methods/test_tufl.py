@@ -6,13 +6,16 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from uda_jax import augment, losses
 from uda_jax.errors import UserError
+from uda_jax.methods.method import Network
 from uda_jax.methods.thresholds import update_thresholds
 from uda_jax.methods.tufl import tufl
 from uda_jax.models.model import Prediction
+from uda_jax.train import TrainState, make_train_step
 from uda_jax.warp import warp
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "tufl_ssada.npz"
@@ -219,6 +222,11 @@ def test_momentum_decay_counts_steps():
             dict(unsup_loss="adaptive_focal", threshold=1.0, class_weights="none"),
             "below 1",
         ),
+        (dict(unsup_weight=-0.1), "unsup_weight is -0.1"),
+        (dict(sharpness=-1.0), "sharpness is -1.0"),
+        (dict(momentum_decay=-1.0), "momentum_decay is -1.0"),
+        (dict(color_strength=1.5), "color_strength is 1.5"),
+        (dict(source_color_strength=-0.5), "source_color_strength is -0.5"),
         (dict(heads="all"), "allowed are deep, last"),
         (dict(class_weights="large"), "not for 5"),
     ],
@@ -233,3 +241,41 @@ def test_different_crops_are_explained():
     batch["target"] = {"image": batch["target"]["image"][:, :4]}
     with pytest.raises(UserError, match="same crop size"):
         compiled({}, batch)(params)
+
+
+def test_a_step_in_two_parts_fills_the_bank_with_both():
+    params, batch = toy()
+    crops = {**batch["source"], "class": np.array([4, 2], np.int32)}
+    batch, traces = {**batch, "paste": crops}, []
+
+    def counted(*arguments, **options):
+        traces.append(1)
+        return forward(*arguments, **options)
+
+    mix = {"name": "single", "long_tail_probability": 1.0, "color_strength": 0.0}
+    method = tufl(counted, C, class_weights="none", mix=mix, **PLAIN)
+    frozen = jax.tree.map(jnp.copy, params["segmentor"])
+    _, memory = method.init(jax.random.key(0), Network(frozen, {}), batch)
+    before = np.array(frozen["kernels"])
+    optimizer = optax.sgd(0.1)
+    state = TrainState(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats={},
+        opt_state=optimizer.init(params),
+        memory=memory,
+        key=jax.random.key(1),
+    )
+    step = make_train_step(method, optimizer, accumulate_steps=2)
+    started = np.array(params["segmentor"]["kernels"])
+    state, _ = step(state, batch)
+    once = len(traces)
+    state, _ = step(state, batch)
+    assert len(traces) == once and step._cache_size() == 1
+    bank = state.memory["mix"]["bank"]
+    np.testing.assert_array_equal(bank["filled"], [0, 0, 1, 0, 1])
+    for crop, c in enumerate((4, 2)):
+        np.testing.assert_array_equal(bank["image"][c], crops["image"][crop])
+    kept = state.memory["mix"]["pseudo"].params["kernels"]
+    np.testing.assert_array_equal(kept, before)
+    assert np.abs(state.params["segmentor"]["kernels"] - started).max() > 0

@@ -13,7 +13,8 @@ import numpy as np
 
 from uda_jax.data.dataset import Dataset
 from uda_jax.data.geometry import split_fixed
-from uda_jax.data.ops import apply
+from uda_jax.data.ops import Frozen, RandomCrop, VariedCrop, apply
+from uda_jax.data.resizing import resize
 from uda_jax.data.statistics import ClassCounts
 from uda_jax.errors import UserError
 
@@ -24,8 +25,9 @@ Counts = Callable[[], ClassCounts]
 # How often rare-class sampling draws a crop with too little of the class anew; as
 # DAFormer.
 _REDRAWS = 10
-# How many crops of an image, and images, long-tail sampling tries to find a class.
-_CROPS, _IMAGES = 50, 20
+# How many crops of an image, and images, long-tail sampling tries to find a class;
+# then how many crops of an image about a pixel of it, as a random scale may lose it.
+_CROPS, _IMAGES, _PLACED = 50, 20, 10
 
 
 def rare_class(
@@ -80,7 +82,7 @@ def rare_class(
             dataset,
             *split_fixed(tuple(ops)),
             classes=tuple(int(c) for c in classes),
-            images=tuple(_images_with(known, c, min_pixels + 1, asks) for c in classes),
+            images=_images_with(known, classes, min_pixels + 1, asks),
             probabilities=probabilities,
             min_crop_pixels=min_pixels * min_crop_ratio,
             redraws=_REDRAWS if min_crop_ratio else 0,
@@ -99,8 +101,9 @@ def long_tail(
     random order of them.  For its class a position draws an image among those whose
     full-resolution label has at least `min_pixels` pixels of it, each equally likely,
     and augments it until a crop holds the class, up to 50 times; then another image,
-    up to 20.  An image is decoded, and resized, once.  Elements get
-    "class": int32 [], the train id.
+    up to 20.  An image is decoded, and resized, once.  Where none of these crops holds
+    the class, the window is placed about a random pixel of it, in the first image that
+    still shows it at this size.  Elements get "class": int32 [], the train id.
 
     Source: long-tail pasting of TUFL (Yan et al., T-ITS 2023).  The original draws
     classes by the current thresholds, or uniformly, takes an image of each, tries up to
@@ -117,8 +120,8 @@ def long_tail(
     Raises:
       UserError: `min_pixels` is below 1 or a class is named twice; when the stream is
         made, the counts are not of this dataset, a name is not in its label space, or
-        no image has enough pixels of a class; when an element is made, no crop holds
-        its class.
+        no image has enough pixels of a class; when an element is made, its class is
+        lost in all images as they are resized.
     """
     if min_pixels < 1:
         raise UserError(
@@ -141,7 +144,7 @@ def long_tail(
             dataset,
             *split_fixed(tuple(ops)),
             classes=chosen,
-            images=tuple(_images_with(known, c, min_pixels, asks) for c in chosen),
+            images=_images_with(known, chosen, min_pixels, asks),
             seed=seed,
         )
         return positions(seed).random_map(draw)
@@ -238,13 +241,60 @@ class _LongTailDraw(_ClassDraw):
                 crop = self.crop(whole, rng)
                 if train_id in crop["label"]:
                     return {**crop, "class": np.int32(train_id)}
+        for index in rng.permutation(images):
+            whole = self.whole(index, rng)
+            for _ in range(_PLACED * (train_id in whole["label"])):
+                crop = _about(self.crop_ops, whole, train_id, rng)
+                if train_id in crop["label"]:
+                    return {**crop, "class": np.int32(train_id)}
         space = self.dataset.label_space
         raise UserError(
-            f'class "{space.classes[train_id]}" is in no crop of '
-            f"{min(len(images), _IMAGES)} images whose labels have it, so it vanishes "
-            "at this size: leave it out of the classes of long-tail sampling, or give "
-            "larger min_pixels or another geometry."
+            f'class "{space.classes[train_id]}" is lost in all {len(images)} images '
+            "that have it when they are resized: leave it out of the classes of this "
+            "long-tail sampling or choose a larger size, in a new --workdir (with "
+            "continue_from it goes on from this one)."
         )
+
+
+def _about(
+    ops: Ops, element: dict[str, Any], train_id: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """`apply`, but windows are cut about a random pixel of a class."""
+    for op in ops:
+        inner = op.transform if isinstance(op, Frozen) else op
+        if isinstance(inner, RandomCrop | VariedCrop):
+            # Frozen or not: a window that is the same in all images misses the class.
+            element, op = _reach(inner, element, train_id, rng), inner
+        element = apply((op,), element, rng)
+    return element
+
+
+def _reach(
+    crop: RandomCrop | VariedCrop,
+    element: dict[str, Any],
+    train_id: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """The part of an image where every window of the crop holds one pixel."""
+    height, width = element["image"].shape[:2]
+    factor = max(crop.size[0] / height, crop.size[1] / width)
+    if isinstance(crop, RandomCrop) and factor > 1:
+        # As the crop does first; of a part it would enlarge another size.
+        height, width = int(factor * height + 1), int(factor * width + 1)
+    # Also brings a label of another size to the image's.
+    element = resize(element, (height, width), getattr(crop, "filter", "area"))
+    rows, columns = np.nonzero(element["label"] == train_id)
+    if not rows.size:
+        return element
+    chosen = rng.integers(rows.size)
+    part = tuple(
+        slice(max(place - length + 1, 0), place + length)
+        for place, length in zip(
+            (rows[chosen], columns[chosen]), crop.size, strict=True
+        )
+    )
+    moved = element.keys() & {"image", "label", "valid"}
+    return {**element, **{key: element[key][part] for key in moved}}
 
 
 def _counted(counts: Counts, dataset: Dataset, sampling: str) -> ClassCounts:
@@ -258,18 +308,28 @@ def _counted(counts: Counts, dataset: Dataset, sampling: str) -> ClassCounts:
 
 
 def _images_with(
-    known: ClassCounts, train_id: int, least: int, asks: str
-) -> np.ndarray:
-    """Indices of the images with at least `least` pixels of a class."""
-    pixels = known.counts[:, train_id]
-    indices = np.flatnonzero(pixels >= least)
-    if not indices.size:
-        remedy = "choose a smaller min_pixels" if pixels.any() else "leave it out"
+    known: ClassCounts, classes: Sequence[int], least: int, asks: str
+) -> tuple[np.ndarray, ...]:
+    """Of each class the indices of the images with at least `least` pixels of it.
+
+    Raises:
+      UserError: which names all classes without one.
+    """
+    images = tuple(np.flatnonzero(known.counts[:, c] >= least) for c in classes)
+    most = {
+        known.label_space.classes[c]: int(known.counts[:, c].max())
+        for c, indices in zip(classes, images, strict=True)
+        if not indices.size
+    }
+    if most:
+        told = ", ".join(f'class "{k}" has at most {n}' for k, n in most.items())
+        absent = " and ".join(f'"{k}"' for k, n in most.items() if not n)
+        remedies = [f"leave {absent} out"] if absent else []
+        remedies += ["choose a smaller min_pixels"] if any(most.values()) else []
         raise UserError(
-            f'class "{known.label_space.classes[train_id]}" has at most {pixels.max()} '
-            f"pixels in a label, but {asks}: {remedy}."
+            f"{told} pixels in a label, but {asks}: {' and '.join(remedies)}."
         )
-    return indices
+    return images
 
 
 def _all_ignored(sampling: str) -> UserError:

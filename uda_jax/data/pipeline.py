@@ -7,6 +7,7 @@ needs.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
@@ -210,8 +211,8 @@ def train_iterator(
     Raises:
       UserError: a number is out of range, the source has no labels or the target has,
         or a stream has a name that it cannot have; while iterating, what decoding or a
-        sampling raises, examples of one batch that differ in size, and a worker that
-        was killed.
+        sampling raises, of a stream with its name before it, examples of one batch that
+        differ in size, and a worker that was killed.
     """
     if batch_size < 1 or batch_size % num_hosts:
         raise UserError(
@@ -250,13 +251,45 @@ def train_iterator(
             else op
             for place, op in enumerate(rest, 1)
         )
-        stream = (draw or epochs())(dataset, fixed + rest, _seed(seed, number))
+        draw = draw or epochs()
+        if domain in ("source", "target"):
+            stream = draw(dataset, fixed + rest, _seed(seed, number))
+        else:
+            with _named(domain):
+                stream = draw(dataset, fixed + rest, _seed(seed, number))
+            stream = _Named(stream, domain)
         domains[domain] = _batches(stream, batch_size, host, num_hosts)
     names = tuple(domains)
     steps = grain.experimental.ZipMapDataset(list(domains.values())).map(
         lambda batches: dict(zip(names, batches, strict=True))
     )
     return TrainIterator(steps, start_step, threads, workers)
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Says of which of several streams a mistake is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"data.streams.{name}: {error}") from error
+
+
+class _Named(grain.MapDataset):
+    """The elements of a stream, whose mistakes show under its name."""
+
+    def __init__(self, parent: grain.MapDataset, name: str):
+        super().__init__(parent)
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._parent)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        with _named(self._name):
+            return self._parent[index]
 
 
 def _batches(stream, batch_size, host, num_hosts) -> grain.MapDataset:

@@ -17,10 +17,14 @@ from uda_jax.factories import build
 from uda_jax.methods import supervised
 from uda_jax.methods.method import Method, Output
 from uda_jax.methods.mixes import MIXES
-from uda_jax.methods.mixes.mix import Sources
+from uda_jax.methods.mixes.mix import (
+    Sources,
+    check_thresholds,
+    frozen_logits,
+    in_target_style,
+)
 from uda_jax.methods.thresholds import update_thresholds
 from uda_jax.methods.views import STATISTICS, see
-from uda_jax.style import fourier_style
 from uda_jax.warp import warp
 
 PAIR_LOSSES = ("focal", "adaptive_focal", "neutral_ce")  # compare two views
@@ -115,6 +119,12 @@ def tufl(
     supervised.check_share(
         above_zero=True, top_ratio=top_ratio, fraction=fraction, momentum=momentum
     )
+    supervised.check_share(
+        color_strength=color_strength, source_color_strength=source_color_strength
+    )
+    supervised.check_weights(
+        unsup_weight=unsup_weight, sharpness=sharpness, momentum_decay=momentum_decay
+    )
     if not 0 <= fda_beta < 0.5:
         raise UserError(f"fda_beta is {fda_beta}, but must be at least 0, below 0.5.")
     if top_ratio < 1 and unsup_loss not in _WITH_TOP_RATIO:
@@ -130,6 +140,8 @@ def tufl(
             "it above 0 and below 1."
         )
     mixer = build(MIXES, "mix", mix, num_classes, weights) if mix else None
+    if mixer:
+        check_thresholds(mixer, unsup_loss)
 
     def init(key, network, batch):
         memory = {}
@@ -172,23 +184,6 @@ def tufl(
             momentum=keep,
         )
 
-    def in_target_style(batch):
-        if not fda_beta:
-            return batch
-        target = batch["target"]["image"]
-
-        def translated(part):
-            # Whole numbers, as if they had been written to files.
-            image = fourier_style(part["image"], target, fda_beta)
-            return {**part, "image": jnp.round(image).astype(jnp.uint8)}
-
-        others = {name: translated(x) for name, x in batch.items() if name != "target"}
-        return {**batch, **others}
-
-    def pseudo_logits(network, target_image):
-        prediction, _ = forward(*network, target_image, train=False)
-        return jax.lax.stop_gradient(prediction.logits)
-
     def loss(params, state, batch, key):
         source_key, strong_key, forward_key = jax.random.split(key, 3)
         memory = dict(state.memory)
@@ -199,7 +194,7 @@ def tufl(
                 f"are {source['image'].shape} and {target['image'].shape}; give both "
                 "the same crop size and batch size."
             )
-        batch = in_target_style(batch)
+        batch = in_target_style(batch, fda_beta)
         source = batch["source"]
         views = [
             augment.source_view(
@@ -226,7 +221,9 @@ def tufl(
                     image=source["image"].astype(jnp.float32),
                     label=source["label"],
                     target=target["image"],
-                    pseudo_logits=pseudo_logits(memory["mix"]["pseudo"], views[1]),
+                    pseudo_logits=frozen_logits(
+                        forward, memory["mix"]["pseudo"], views[1]
+                    ),
                     thresholds=memory.get("thresholds"),
                     batch=batch,
                 ),

@@ -7,7 +7,11 @@ A set of classes is bool [B, K] with K = C + 1: a slot for each class, and slot 
 pixels without one (`IGNORE` and any other label of C or more).
 """
 
-from uda_jax.mixing.boundaries import boundary_mask, distance_weights
+from uda_jax.mixing.boundaries import (
+    boundary_mask,
+    check_windows,
+    distance_weights,
+)
 from uda_jax.mixing.classes import (
     class_mask,
     expand_related,
@@ -28,6 +32,7 @@ from uda_jax.mixing.related import RELATED, related_table
 __all__ = [
     "RELATED",
     "boundary_mask",
+    "check_windows",
     "class_mask",
     "class_mix",
     "cutmix",

@@ -6,6 +6,17 @@ import jax.numpy as jnp
 from uda_jax.errors import UserError
 
 
+def check_windows(*, or_none: bool = False, **widths: int) -> None:
+    """Raises a UserError unless each is odd and at least 3, with `or_none` or 0."""
+    for name, width in widths.items():
+        if (width < 3 or width % 2 == 0) and not (or_none and width == 0):
+            none = ", or 0 for none" if or_none else ""
+            raise UserError(
+                f"{name} is {width}, but a pixel lies in the middle of its window: "
+                f"give an odd number of pixels, at least 3{none}."
+            )
+
+
 def boundary_mask(mask: jax.Array, width: int) -> jax.Array:
     """Where a square of width x width pixels holds both True and False.
 
@@ -14,19 +25,15 @@ def boundary_mask(mask: jax.Array, width: int) -> jax.Array:
 
     Args:
       mask: bool [B, H, W].
-      width: pixels, odd; 1 gives no boundary.
+      width: pixels, odd, at least 3.
 
     Returns:
       bool [B, H, W].
 
     Raises:
-      UserError: an even width, or one below 1.
+      UserError: an even width, or one below 3.
     """
-    if width < 1 or width % 2 == 0:
-        raise UserError(
-            f"boundary width is {width}, but a pixel lies in the middle of its square: "
-            "give an odd number of pixels, at least 1."
-        )
+    check_windows(width=width)
     return _any_near(mask, width) & _any_near(~mask, width)
 
 

@@ -27,7 +27,7 @@ def dual_soft(
     num_classes: int,
     class_weights: jax.Array,
     *,
-    weight: float = 0.5,
+    weight: float = 1.0,
     source_weight: float = 1.0,
     target_weight: float = 1.0,
     soft_weight: float = 0.8,
@@ -51,7 +51,9 @@ def dual_soft(
       class_weights: [C] of the cross-entropies.
       weight, source_weight, target_weight: of all of it and of its two parts.
       soft_weight: a, in (0, 1].
-      confidence, with_ignore, long_tail_choice, related: as in `single`.
+      confidence, with_ignore, related: as in `single`.
+      long_tail_choice: "uniform": two different classes; "thresholds": also two, drawn
+        as in `single`, so that both may be the same.
 
     Raises:
       UserError: as `single`.
@@ -59,7 +61,8 @@ def dual_soft(
     supervised.check_weights(
         weight=weight, source_weight=source_weight, target_weight=target_weight
     )
-    supervised.check_share(confidence=confidence, soft_weight=soft_weight)
+    supervised.check_share(confidence=confidence)
+    supervised.check_share(above_zero=True, soft_weight=soft_weight)
     supervised.check_choice("long_tail_choice", long_tail_choice, LONG_TAIL_CHOICES)
     table = jnp.asarray(mixing.related_table(related, num_classes))
 
@@ -109,10 +112,12 @@ def dual_soft(
             "mixed": images["target"] / 255,
             "mixed_label": labels["target"],
             "mixed_mask": mask,
-            "mixed_source": images["source"] / 255,
+            "mixed_on_source": images["source"] / 255,
+            "mixed_pseudo_label": pseudo,
+            "mixed_template": image / 255,
             "mixed_weight": onto["target"][2],
         }
         views = [augment.normalize(images[name]) for name in onto]
         return Mixed(views, loss, memory, mix_metrics(confident, mask), panels)
 
-    return Mix(init, make)
+    return Mix(init, make, long_tail_choice == "thresholds")

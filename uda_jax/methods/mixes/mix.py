@@ -1,4 +1,4 @@
-"""What TUFL's ways of mixing share: the contract, the pasting, the target's labels."""
+"""What TUFL's ways of mixing share: the contract, the pasting, what is mixed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,10 +9,13 @@ import jax.numpy as jnp
 from uda_jax import losses, mixing
 from uda_jax.errors import UserError
 from uda_jax.methods.method import Network
+from uda_jax.style import fourier_style
 
 PyTree = Any
 
 LONG_TAIL_CHOICES = ("uniform", "thresholds")
+# How many classes "single" pastes: two, or two to four where thresholds choose them.
+COUNTS = {"uniform": (2, 2), "thresholds": (2, 4)}
 _STREAMS = {
     "paste": '{"name": "long_tail", "min_pixels": 1, "classes": ()}',
     "template": '{"name": "uniform"}',
@@ -63,10 +66,12 @@ class Mix(NamedTuple):
     Attributes:
       init: (network, batch) -> memory: the frozen network and what else is kept.
       make: (key, memory, sources) -> Mixed.
+      needs_thresholds: `Sources.thresholds` must not be None.
     """
 
     init: Callable[[Network, Mapping], PyTree]
     make: Callable[[jax.Array, PyTree, Sources], Mixed]
+    needs_thresholds: bool = False
 
 
 def empty_bank(num_classes: int, batch: Mapping) -> PyTree:
@@ -86,6 +91,84 @@ def stream(batch: Mapping, name: str, what: str) -> dict[str, jax.Array]:
             f"row such as {_STREAMS[name]}."
         )
     return batch[name]
+
+
+def check_thresholds(mix: Mix, unsup_loss: str) -> None:
+    """Raises a UserError if the mix needs thresholds that this loss does not have."""
+    if mix.needs_thresholds and unsup_loss != "adaptive_focal":
+        raise UserError(
+            f'long_tail_choice is "thresholds", but unsup_loss="{unsup_loss}" has none '
+            'for the classes: use "adaptive_focal", or long_tail_choice="uniform".'
+        )
+
+
+def in_target_style(batch: Mapping, beta: float) -> Mapping:
+    """The batch with all source images in the style of the target's, `fourier_style`.
+
+    They become whole numbers again, as if they had been written to files.  beta = 0
+    changes nothing.
+    """
+    if not beta:
+        return batch
+    target = batch["target"]["image"]
+
+    def translated(part):
+        image = fourier_style(part["image"], target, beta)
+        return {**part, "image": jnp.round(image).astype(jnp.uint8)}
+
+    others = {name: translated(x) for name, x in batch.items() if name != "target"}
+    return {**batch, **others}
+
+
+def frozen_logits(forward: Callable, network: Network, image: jax.Array) -> jax.Array:
+    """[B, H, W, C] of the network as an evaluation runs it, without a gradient."""
+    prediction, _ = forward(*network, image, train=False)
+    return jax.lax.stop_gradient(prediction.logits)
+
+
+def numbers_to_paste(key: jax.Array, pastes: jax.Array, choice: str) -> jax.Array:
+    """How many classes each image gets.
+
+    Args:
+      key: one key for the batch.
+      pastes: bool [B], whether it gets any.
+      choice: "uniform": two; "thresholds": two to four.
+
+    Returns:
+      int32 [B].
+    """
+    low, high = COUNTS[choice]
+    numbers = jax.random.randint(key, pastes.shape, low, high + 1)
+    return jnp.where(pastes, numbers, 0)
+
+
+def classes_to_paste(
+    key: jax.Array,
+    thresholds: jax.Array | None,
+    filled: jax.Array,
+    batch_size: int,
+    most: int,
+    choice: str,
+) -> jax.Array:
+    """Which ones, of those that the bank holds.
+
+    Args:
+      key: one key for the batch.
+      thresholds: [C], for the choice "thresholds".
+      filled: bool [C], of the bank.
+      batch_size: B.
+      most: N, for each image.
+      choice: "uniform": different ones, equally likely; "thresholds": with replacement
+        and the probabilities softmax(1 / threshold).
+
+    Returns:
+      int32 [B, N]; `IGNORE` where no class is left.
+    """
+    by_thresholds = choice == "thresholds"
+    log_weights = 1 / thresholds if by_thresholds else jnp.zeros(filled.shape)
+    return mixing.draw_classes(
+        key, log_weights, filled, batch_size, most, replace=by_thresholds
+    )
 
 
 def paste(
@@ -117,7 +200,7 @@ def paste(
       image, label, mask, memory.
 
     Raises:
-      UserError: no such stream or no thresholds.
+      UserError: no such stream, or one without classes.
     """
     crops = stream(sources.batch, "paste", "long-tail pasting")
     if "class" not in crops:
@@ -126,18 +209,9 @@ def paste(
             f"{_STREAMS['paste']}."
         )
     bank = mixing.refresh_bank(memory["bank"], crops)
-    log_weights = jnp.zeros(len(table))
-    if choice == "thresholds":
-        if sources.thresholds is None:
-            raise UserError(
-                'long_tail_choice is "thresholds", but there are none: use '
-                'unsup_loss="adaptive_focal", or "uniform".'
-            )
-        log_weights = 1 / sources.thresholds
-    drawn = mixing.draw_classes(
-        key, log_weights, bank["filled"], len(label), most,
-        replace=choice == "thresholds",
-    )  # fmt: skip
+    drawn = classes_to_paste(
+        key, sources.thresholds, bank["filled"], len(label), most, choice
+    )
     image, label, mask = mixing.paste_classes(
         image, label, mask, bank, drawn, counts, table
     )

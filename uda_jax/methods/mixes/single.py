@@ -15,17 +15,17 @@ from uda_jax import augment, color, losses, mixing
 from uda_jax.errors import UserError
 from uda_jax.methods import supervised
 from uda_jax.methods.mixes.mix import (
+    COUNTS,
     LONG_TAIL_CHOICES,
     Mix,
     Mixed,
     empty_bank,
     labels_of_target,
     mix_metrics,
+    numbers_to_paste,
     paste,
 )
 
-# How many classes are pasted: two, or two to four where thresholds choose them.
-_COUNTS = {"uniform": (2, 2), "thresholds": (2, 4)}
 _BLUR = (0.1, 2.0)  # standard deviation at the boundary, pixels
 
 
@@ -33,7 +33,7 @@ def single(
     num_classes: int,
     class_weights: jax.Array,
     *,
-    weight: float = 0.5,
+    weight: float = 1.0,
     confidence: float = 0.968,
     per_batch: bool = False,
     with_ignore: bool = True,
@@ -62,7 +62,7 @@ def single(
     Args:
       num_classes: C.
       class_weights: [C] of the cross-entropy.
-      weight: of the loss.
+      weight: of the loss; 0.5 in the one published command.
       confidence: of the pixels that count in v.
       per_batch: choose the classes once for the batch instead of for each image.
       with_ignore: IGNORE is a class that can be chosen, as published: its pixels then
@@ -75,35 +75,39 @@ def single(
       related: key of `mixing.RELATED`, which classes are pasted together; also of
         `expand`.
       expand: add to the chosen classes those related to them (class_relation).
-      boundary_width: above 0 (odd, pixels) v is doubled within that window's reach of
-        M's boundary.
-      boundary_blur: above 0 (odd, pixels) the boundary is blurred by a Gaussian of so
-        many taps and a standard deviation ~ U(0.1, 2).
-      boundary_distance: above 0 (pixels) v grows by `mixing.distance_weights`.
+      boundary_width: above 0 (odd, pixels, at least 3) v is doubled within that
+        window's reach of M's boundary.
+      boundary_blur: above 0 (odd, at least 3) the boundary is blurred by a Gaussian of
+        so many taps and a standard deviation ~ U(0.1, 2).
+      boundary_distance: above 1 (pixels; 0 for none) v grows by
+        `mixing.distance_weights`.
       color_strength: of the mixed image's colours, in [0, 1].
 
     Raises:
       UserError: a name or a number that is not allowed, or options that exclude each
-        other.
+        other or have no effect.
 
     Differences from the original: the source is the step's own crop, flipped and scaled
-    (there a second one, as it is); a class's crop comes from the bank that the stream
-    "paste" refreshes by one crop for each image and step (there it is read from disk
-    when it is drawn).
+    (there a second one, as it is); between mixing and colours nothing is rounded to
+    whole numbers (uint8); a class's crop comes from the bank that the stream "paste"
+    refreshes by one crop for each image and step (there it is read from disk when it is
+    drawn).
     """
-    supervised.check_weights(
-        weight=weight,
-        boundary_distance=boundary_distance,
-        boundary_width=boundary_width,
-        boundary_blur=boundary_blur,
-    )
+    supervised.check_weights(weight=weight)
     supervised.check_share(
         confidence=confidence,
         long_tail_probability=long_tail_probability,
         color_strength=color_strength,
     )
     supervised.check_choice("long_tail_choice", long_tail_choice, LONG_TAIL_CHOICES)
-    _check_odd(boundary_width=boundary_width, boundary_blur=boundary_blur)
+    mixing.check_windows(
+        or_none=True, boundary_width=boundary_width, boundary_blur=boundary_blur
+    )
+    if boundary_distance and not boundary_distance > 1:
+        raise UserError(
+            f"boundary_distance is {boundary_distance}, but no pixel is nearer to the "
+            "boundary than 1: give more than 1, or 0 for none."
+        )
     if boundary_blur and not boundary_width:
         raise UserError(
             f"boundary_blur is {boundary_blur}, but boundary_width is 0, so nothing is "
@@ -117,6 +121,15 @@ def single(
     table = jnp.asarray(mixing.related_table(related, num_classes))
     if expand and related == "none":
         raise UserError('expand adds related classes, but related is "none": name one.')
+    by_thresholds = long_tail_choice == "thresholds"
+    if not long_tail_probability and (
+        by_thresholds or (related != "none" and not expand)
+    ):
+        option = "long_tail_choice" if by_thresholds else "related"
+        raise UserError(
+            f"{option} has no effect while long_tail_probability is 0: give a "
+            f"probability above 0, or leave {option} at its default."
+        )
 
     def init(network, batch):
         memory = {"pseudo": network}
@@ -127,26 +140,21 @@ def single(
     def make(key, memory, sources):
         image, label = sources.image, sources.label
         class_key, paste_key, *keys = jax.random.split(key, 5)
-        present = mixing.present_classes(
-            label, num_classes, with_ignore=with_ignore, per_batch=per_batch
-        )
-        ranks = mixing.random_ranks(class_key, present, per_batch=per_batch)
-        counts = mixing.half_of(present)
+        pastes = jnp.zeros(len(label), bool)
         if long_tail_probability:
             share_key, number_key, paste_key = jax.random.split(paste_key, 3)
-            chance = jax.random.uniform(share_key, counts.shape)
+            chance = jax.random.uniform(share_key, pastes.shape)
             pastes = chance < long_tail_probability
-            counts = jnp.where(pastes, jnp.maximum(counts - 2, 1), counts)
-        chosen = ranks < counts[:, None]
-        if expand:
-            chosen = mixing.expand_related(ranks, counts, present, table)
-        mask = mixing.class_mask(label, chosen)
+        mask = source_mask(
+            class_key, label, pastes, num_classes,
+            with_ignore=with_ignore, per_batch=per_batch,
+            table=table if expand else None,
+        )  # fmt: skip
         if long_tail_probability:
-            low, high = _COUNTS[long_tail_choice]
-            numbers = jax.random.randint(number_key, counts.shape, low, high + 1)
             image, label, mask, memory = paste(
                 paste_key, image, label, mask, memory, sources,
-                counts=jnp.where(pastes, numbers, 0), most=high,
+                counts=numbers_to_paste(number_key, pastes, long_tail_choice),
+                most=COUNTS[long_tail_choice][1],
                 choice=long_tail_choice, table=table,
             )  # fmt: skip
 
@@ -159,8 +167,8 @@ def single(
             edge = mixing.boundary_mask(mask, boundary_width)
             v = jnp.where(edge, 2 * v, v)
             if boundary_blur:
-                blurred = _blurred(keys[0], mixed, boundary_blur)
-                mixed = mixing.class_mix(edge, blurred, mixed)
+                soft = blurred(keys[0], mixed, boundary_blur)
+                mixed = mixing.class_mix(edge, soft, mixed)
         elif boundary_distance:
             v = v + mixing.distance_weights(mask, boundary_distance)
         view = augment.strong_colors(keys[1], mixed, color_strength=color_strength)
@@ -174,24 +182,53 @@ def single(
             "mixed": augment.denormalize(view),
             "mixed_label": mixed_label,
             "mixed_mask": mask,
+            "mixed_pseudo_label": pseudo,
             "mixed_source": image / 255,
             "mixed_weight": v,
         }
         return Mixed([view], loss, memory, mix_metrics(confident, mask), images)
 
-    return Mix(init, make)
+    return Mix(init, make, by_thresholds)
 
 
-def _blurred(key, image, taps):
+def source_mask(
+    key: jax.Array,
+    label: jax.Array,
+    pastes: jax.Array,
+    num_classes: int,
+    *,
+    with_ignore: bool,
+    per_batch: bool,
+    table: jax.Array | None,
+) -> jax.Array:
+    """Where the source's own classes are that go into the mixed image.
+
+    Args:
+      key: one key for the batch.
+      label: int [B, H, W].
+      pastes: bool [B], whether long-tail classes join them, so that these are fewer.
+      num_classes: C.
+      with_ignore, per_batch: see `single`.
+      table: bool [C, C], which classes to add to the chosen ones; None for none.
+
+    Returns:
+      bool [B, H, W].
+    """
+    present = mixing.present_classes(
+        label, num_classes, with_ignore=with_ignore, per_batch=per_batch
+    )
+    ranks = mixing.random_ranks(key, present, per_batch=per_batch)
+    half = mixing.half_of(present)
+    counts = jnp.where(pastes, jnp.maximum(half - 2, 1), half)
+    if table is None:
+        chosen = ranks < counts[:, None]
+    else:
+        chosen = mixing.expand_related(ranks, counts, present, table)
+    return mixing.class_mask(label, chosen)
+
+
+def blurred(key: jax.Array, image: jax.Array, taps: int) -> jax.Array:
+    """[B, H, W, 3]: each image by a Gaussian of a deviation of its own, ~ U(0.1, 2)."""
     radius = jax.random.uniform(key, (len(image),), minval=_BLUR[0], maxval=_BLUR[1])
     blur = functools.partial(color.gaussian_blur, taps=taps // 2, mode="reflect")
     return jax.vmap(blur)(image, radius)
-
-
-def _check_odd(**widths: int) -> None:
-    for name, width in widths.items():
-        if width and width % 2 == 0:
-            raise UserError(
-                f"{name} is {width}: a window about a pixel is odd; give {width + 1}, "
-                "or 0 for none."
-            )
