@@ -5,7 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from conftest import MIX, STREAMS, TUFL, write_network
+from conftest import STAGE_TWO, STREAMS, write_network
 from ml_collections import ConfigDict
 from test_train import STEPS, final_numbers, interrupt, losses
 
@@ -18,7 +18,7 @@ from uda_jax.runs import load_weights, make_model
 @pytest.fixture(scope="module")
 def config(tiny):
     """As in test_train.py, where its program is compiled too."""
-    config = tiny({**TUFL, "threshold": 0.1, "mix": MIX}, steps=STEPS)
+    config = tiny(STAGE_TWO, steps=STEPS)
     config.data.streams = ConfigDict(STREAMS)
     config.checkpoint_every = 1
     for geometry in (config.data.source, config.data.target):

@@ -4,7 +4,7 @@ import socket
 import jax
 import numpy as np
 import pytest
-from conftest import MIX, STREAMS, TUFL, start, write_config, write_network
+from conftest import STAGE_TWO, STREAMS, start, write_config, write_network
 from ml_collections import ConfigDict
 
 from uda_jax import parallel, train
@@ -17,8 +17,7 @@ STEPS = 3
 
 @pytest.fixture(scope="module")
 def config(tiny, tmp_path_factory):
-    # 13 classes, random weights: a threshold of 0.1 lets some pixels take part.
-    method = {**TUFL, "threshold": 0.1, "mix": MIX}
+    method = {**STAGE_TWO, "source_color_strength": 1.0}
     config = tiny(method, steps=STEPS, batch_size=8)
     config.data.streams = ConfigDict(STREAMS)
     config.frozen_from, _ = write_network(tmp_path_factory.mktemp("frozen"), config)

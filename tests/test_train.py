@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 from conftest import (
-    MIX,
     SOURCE_ONLY,
+    STAGE_TWO,
     STREAMS,
-    TUFL,
     start,
     write_config,
     write_network,
@@ -35,9 +34,7 @@ STEPS = 24  # one program for the whole file, and long enough to be killed
 
 @pytest.fixture(scope="session")
 def config(tiny, tmp_path_factory):
-    # 13 classes, random weights: a threshold of 0.1 lets some pixels take part.
-    method = {**TUFL, "threshold": 0.1, "mix": MIX}
-    config = tiny(method, steps=STEPS, checkpoint_every=4)
+    config = tiny(STAGE_TWO, steps=STEPS, checkpoint_every=4)
     config.data.streams = ConfigDict(STREAMS)
     config.frozen_from, _ = write_network(tmp_path_factory.mktemp("frozen"), config)
     config.evaluate_every = 12
@@ -131,7 +128,7 @@ def test_what_a_run_leaves_behind(whole_run, config):
     assert report.provenance["network"] == "deeplabv2"
     assert report.provenance["step"] == STEPS
     page = (whole_run / "report.html").read_text()
-    assert "tufl on minicity" in page and "What comes next" in page
+    assert "tufl with mix single on minicity" in page and "What comes next" in page
     assert next_commands(config, whole_run)[0] in page
     run = load_run(whole_run)
     assert run.step == STEPS and run.label_space.num_classes == 13
@@ -372,7 +369,11 @@ def parts_of(config, init_from=""):
     optimizer, _ = make_optimizer(
         config.optimizer, config.schedule, steps=config.steps, model=model
     )
-    state, origin = train.init_state(model, method, optimizer, 0, init_from)
+    size = config.data.source.crop_size
+    batch = {"source": {"image": np.zeros((1, *size, 3), np.uint8)}}
+    state, origin = train.init_state(
+        model, method, optimizer, 0, init_from, batch=batch
+    )
     return method, optimizer, state, origin
 
 
