@@ -23,7 +23,7 @@ def config(tiny, tmp_path_factory):
     config.frozen_from, _ = write_network(tmp_path_factory.mktemp("frozen"), config)
     # Confident or not, and a quantile, are discontinuous: at 0.01 a rounding error
     # becomes a pixel more or less in step 3, and the runs part.  Published: 5e-5.
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 5e-4
     config.evaluation.batch_size = 8
     return config
 
