@@ -188,9 +188,9 @@ def open_training_data(
 
 
 def _check_streams(config: ConfigDict) -> None:
-    """Raises a UserError for a stream that would be decoded for nothing.
+    """Raises a UserError for streams that a method without a mix would not read.
 
-    Which of them a mix reads is looked at by its method.
+    A mix says what it lacks; one that it does not read is decoded all the same.
     """
     if config.data.streams and not config.method.get("mix"):
         raise UserError(
