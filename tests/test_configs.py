@@ -17,7 +17,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, shrink
+from conftest import NETWORK, ROOT, shrink
 from ml_collections import ConfigDict
 from trees import write_tree
 
@@ -25,6 +25,7 @@ from uda_jax import benchmarks, train
 from uda_jax.factories import build
 from uda_jax.labels import LABEL_SPACES
 from uda_jax.methods import METHODS
+from uda_jax.models import mit, resnet
 from uda_jax.optimizers import make_optimizer
 from uda_jax.runs import check_config, differences, make_model
 from uda_jax.stages import check_stages
@@ -77,13 +78,18 @@ def small(case):
     """The case's config with a network that compiles in seconds."""
     config = get_config(case)
     shrink(config, steps=config.steps)
-    if config.model.name == "deeplabv2":
-        config.model.backbone = "five_blocks"
     for geometry in (config.data.source, config.data.target):
         if geometry.get("resize"):
             geometry.resize = (96, 128)  # the trees' own size
     config.batch_size = 2 * config.accumulate_steps
     config.init_from = ""
+    if config.method.get("mix"):
+        # Stage one's network and colours are compiled in stage one, the mix's colours
+        # in test_mix_parts.
+        config.model = ConfigDict(NETWORK)
+        config.method.color_strength = config.method.source_color_strength = 0.0
+        if "color_strength" in config.method.mix:
+            config.method.mix.color_strength = 0.0
     return config
 
 
@@ -91,6 +97,15 @@ PROGRAM = (
     *("model", "batch_norm", "compute_dtype", "remat", "accumulate_steps"),
     *("optimizer", "schedule", "discriminator", "method"),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_blocks():
+    """Gradients take time to compile by the block: two in one stage, one elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(resnet.BLOCKS, "resnet18", (1, 1, 1, 2))
+        patch.setitem(mit.VARIANTS, "mit_b0", (mit.VARIANTS["mit_b0"][0], (1, 1, 1, 2)))
+        yield
 
 
 @functools.cache

@@ -17,8 +17,7 @@ STEPS = 3
 
 @pytest.fixture(scope="module")
 def config(tiny, tmp_path_factory):
-    method = {**STAGE_TWO, "source_color_strength": 1.0}
-    config = tiny(method, steps=STEPS, batch_size=8)
+    config = tiny(STAGE_TWO, steps=STEPS, batch_size=8)
     config.data.streams = ConfigDict(STREAMS)
     config.frozen_from, _ = write_network(tmp_path_factory.mktemp("frozen"), config)
     # Confident or not, and a quantile, are discontinuous: at 0.01 a rounding error

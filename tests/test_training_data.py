@@ -208,6 +208,9 @@ def test_class_weights_of_the_datas_own_frequencies(config, tmp_path):
     )
     fixed = {"name": "tufl", "class_weights": "middle"}
     assert data.with_class_weights(fixed) == fixed
+    mix = {"name": "single", "class_weights": "frequencies"}
+    both = data.with_class_weights({**fixed, "mix": mix})
+    assert both == {**fixed, "mix": {**mix, "class_weights": row["class_weights"]}}
     with pytest.raises(UserError, match="counted in a run's labels"):
         class_weights("frequencies", 13)
 

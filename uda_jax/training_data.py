@@ -61,8 +61,13 @@ class TrainingData(NamedTuple):
         return "\n            ".join([f"{counts}; {reads}", *self.notes])
 
     def with_class_weights(self, method: Mapping[str, Any]) -> dict[str, Any]:
-        """The method's row, class_weights="frequencies" computed from the source."""
+        """The method's row, class_weights="frequencies" computed from the source.
+
+        Its own, and those of its mix.
+        """
         row = dict(method)
+        if row.get("mix"):
+            row["mix"] = self.with_class_weights(row["mix"])
         if row.get("class_weights") == FREQUENCIES:
             weights = from_frequencies(self.counts().frequencies)
             row["class_weights"] = tuple(map(float, weights))

@@ -80,12 +80,12 @@ def probs(logits):
     return np.array(jax.nn.softmax(logits))
 
 
-def weighted_ce(logits, label, pixel_weights):
+def weighted_ce(logits, label, pixel_weights, class_weights=WEIGHTS):
     """Sum over valid pixels of v w_y -ln p_y, over the number of all pixels."""
     valid = label < C
     known = np.where(valid, label, 0)
     chosen = np.take_along_axis(probs(logits), known[..., None], -1)[..., 0]
-    loss = pixel_weights * WEIGHTS[known] * -np.log(chosen)
+    loss = pixel_weights * class_weights[known] * -np.log(chosen)
     return np.where(valid, loss, 0).mean()
 
 
@@ -139,6 +139,20 @@ def test_it_is_added_to_stage_one_and_learned_by_the_main_head():
     moved = gradients["segmentor"]["kernels"] - old["segmentor"]["kernels"]
     assert np.abs(moved[0]).max() > 0.01
     np.testing.assert_allclose(moved[1:], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["none", (1.0, 2.0, 3.0, 4.0, 5.0)])
+def test_it_may_have_class_weights_of_its_own(name):
+    _, out, _ = step(row({**SINGLE, "class_weights": name}))
+    _, same, _ = step(row(SINGLE))
+    panels = out.images
+    weights = np.ones(C) if name == "none" else np.array(name)
+    logits = main_logits(panels["mixed"])
+    v = panels["mixed_weight"]
+    expected = weighted_ce(logits, panels["mixed_label"], v, weights)
+    np.testing.assert_allclose(out.metrics["loss/mix"], expected, rtol=1e-5)
+    assert out.metrics["loss/source"] == same.metrics["loss/source"]
+    assert out.metrics["loss/mix"] != same.metrics["loss/mix"]
 
 
 def test_the_frozen_network_stays():
@@ -260,6 +274,8 @@ def test_fda_gives_all_source_images_the_targets_look():
         ({"name": "single", "wieght": 1.0}, 'no option "wieght"'),
         ({"name": "single", "weight": -1.0}, "weight is -1.0"),
         ({"name": "single", "confidence": 2.0}, "confidence is 2.0"),
+        ({"name": "single", "class_weights": "midle"}, "class_weights is .midle"),
+        ({"name": "dual_soft", "class_weights": (1.0,)}, "each of the 5 classes"),
         ({"name": "single", "long_tail_choice": "rare"}, "long_tail_choice"),
         ({"name": "single", "related": "tufl_gta19"}, "is for 19 classes"),
         ({"name": "single", "expand": True}, 'related is "none"'),

@@ -20,14 +20,16 @@ from uda_jax.methods.mixes.mix import (
     mix_metrics,
     paste,
     stream,
+    weights_of_mix,
 )
 
 
 def dual_soft(
     num_classes: int,
-    class_weights: jax.Array,
+    of_stage_one: jax.Array,
     *,
     weight: float = 1.0,
+    class_weights: str | tuple[float, ...] = "same",
     source_weight: float = 1.0,
     target_weight: float = 1.0,
     soft_weight: float = 0.8,
@@ -48,8 +50,9 @@ def dual_soft(
 
     Args:
       num_classes: C.
-      class_weights: [C] of the cross-entropies.
+      of_stage_one: [C] class weights of the other terms.
       weight, source_weight, target_weight: of all of it and of its two parts.
+      class_weights: of these cross-entropies, as in `single`.
       soft_weight: a, in (0, 1].
       confidence, with_ignore, related: as in `single`.
       long_tail_choice: "uniform": two different classes; "thresholds": also two, drawn
@@ -64,6 +67,7 @@ def dual_soft(
     supervised.check_share(confidence=confidence)
     supervised.check_share(above_zero=True, soft_weight=soft_weight)
     supervised.check_choice("long_tail_choice", long_tail_choice, LONG_TAIL_CHOICES)
+    weights = weights_of_mix(class_weights, of_stage_one)
     table = jnp.asarray(mixing.related_table(related, num_classes))
 
     def init(network, batch):
@@ -99,9 +103,7 @@ def dual_soft(
 
         def domain_loss(logits, name):
             _, own, v = onto[name]
-            term = lambda y: losses.cross_entropy(
-                logits, y, class_weights, pixel_weights=v
-            )
+            term = lambda y: losses.cross_entropy(logits, y, weights, pixel_weights=v)
             return soft_weight * term(labels[name]) + (1 - soft_weight) * term(own)
 
         def loss(logits):

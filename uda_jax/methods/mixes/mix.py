@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from uda_jax import losses, mixing
+from uda_jax.class_weights import class_weights as class_weight_table
 from uda_jax.errors import UserError
 from uda_jax.methods.method import Network
 from uda_jax.style import fourier_style
@@ -91,6 +92,15 @@ def stream(batch: Mapping, name: str, what: str) -> dict[str, jax.Array]:
             f"row such as {_STREAMS[name]}."
         )
     return batch[name]
+
+
+def weights_of_mix(
+    class_weights: str | Sequence[float], of_stage_one: jax.Array
+) -> jax.Array:
+    """[C]: those of the other terms for "same", else as `class_weights` says."""
+    if class_weights == "same":
+        return of_stage_one
+    return class_weight_table(class_weights, len(of_stage_one))
 
 
 def check_thresholds(mix: Mix, unsup_loss: str) -> None:

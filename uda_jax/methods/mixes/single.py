@@ -24,6 +24,7 @@ from uda_jax.methods.mixes.mix import (
     mix_metrics,
     numbers_to_paste,
     paste,
+    weights_of_mix,
 )
 
 _BLUR = (0.1, 2.0)  # standard deviation at the boundary, pixels
@@ -31,9 +32,10 @@ _BLUR = (0.1, 2.0)  # standard deviation at the boundary, pixels
 
 def single(
     num_classes: int,
-    class_weights: jax.Array,
+    of_stage_one: jax.Array,
     *,
     weight: float = 1.0,
+    class_weights: str | tuple[float, ...] = "same",
     confidence: float = 0.968,
     per_batch: bool = False,
     with_ignore: bool = True,
@@ -61,8 +63,11 @@ def single(
 
     Args:
       num_classes: C.
-      class_weights: [C] of the cross-entropy.
+      of_stage_one: [C] class weights of the other terms.
       weight: of the loss; 0.5 in the one published command.
+      class_weights: of this cross-entropy: "same" as the other terms' (published), or
+        as in `tufl`.  Mixing shows rare classes more often already: with weights on
+        top a network finds too many of them.
       confidence: of the pixels that count in v.
       per_batch: choose the classes once for the batch instead of for each image.
       with_ignore: IGNORE is a class that can be chosen, as published: its pixels then
@@ -118,6 +123,7 @@ def single(
             "boundary_width and boundary_distance are two forms of one thing: set one "
             "of them to 0."
         )
+    weights = weights_of_mix(class_weights, of_stage_one)
     table = jnp.asarray(mixing.related_table(related, num_classes))
     if expand and related == "none":
         raise UserError('expand adds related classes, but related is "none": name one.')
@@ -175,7 +181,7 @@ def single(
 
         def loss(logits):
             return weight * losses.cross_entropy(
-                logits[0], mixed_label, class_weights, pixel_weights=v
+                logits[0], mixed_label, weights, pixel_weights=v
             )
 
         images = {
