@@ -24,6 +24,7 @@ def get_config(city: str = "rio") -> ConfigDict:
     config.next = (
         "configs/tufl_rio.py",
         *(f"configs/tufl_rio.py:{name}" for name in BENCHMARK if name != "rio"),
+        *(f"configs/tufl_rio.py:{name}_adaptive" for name in BENCHMARK),
     )
     config.target.reader = ""  # the target is not looked at
     config.steps = 40_000
