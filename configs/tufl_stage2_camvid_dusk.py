@@ -19,6 +19,7 @@ FULL = dict(
     confidence=0.968,
     long_tail_probability=0.3,
     long_tail_choice="thresholds",
+    color_strength=0.3,
 )
 VARIANTS = {"full": FULL, "continued": {}}
 
