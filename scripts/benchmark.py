@@ -6,10 +6,12 @@ r"""What this machine makes of the library's networks and data.
     python scripts/benchmark.py step
     python scripts/benchmark.py step --networks bisenet --size 256x512 --rounds 9
     python scripts/benchmark.py methods
+    python scripts/benchmark.py rank
 
 `data` compares reading original images with reading prepared ones, `step` the networks
-with their PyTorch forms, and `methods` the methods' train steps with source-only's: see
-benchmark_data.py, benchmark_step.py and benchmark_methods.py.  The table goes into
+with their PyTorch forms, and `methods` the methods' train steps with source-only's, and
+`rank` a ranking with an evaluation: see benchmark_data.py, benchmark_step.py,
+benchmark_methods.py and benchmark_rank.py.  The table goes into
 docs/performance.md, between the command's markers, all numbers into
 docs/performance.json; with --dry they are only printed.
 """
@@ -19,6 +21,7 @@ import sys
 
 import benchmark_data
 import benchmark_methods
+import benchmark_rank
 import benchmark_step
 
 from uda_jax.errors import UserError
@@ -38,6 +41,7 @@ def main(arguments: list[str]) -> None:
             benchmark_methods.methods,
             "methods against source-only",
         ),
+        ("rank", benchmark_rank, benchmark_rank.rank_benchmark, "ranking"),
     ):
         command = sub.add_parser(name, help=about)
         module.add_arguments(command)

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ from uda_jax.methods import METHODS
 from uda_jax.models import mit, resnet
 from uda_jax.optimizers import make_optimizer
 from uda_jax.runs import check_config, differences, make_model
-from uda_jax.stages import check_stages
+from uda_jax.stages import RANK, check_stages
 from uda_jax.training_data import open_training_data
 
 FILES = sorted((ROOT / "configs").glob("*.py"))
@@ -294,11 +295,18 @@ def test_the_stages_that_follow_fit(case):
     config = get_config(case)
     assert len(set(config.next)) == len(config.next)
     for name in config.next:
-        file, _, variant = name.partition(":")
+        file, _, variant = name.removeprefix(RANK).partition(":")
         following = load(ROOT / file).get_config(*filter(None, [variant]))
         assert following.model == config.model
         assert following.label_space == config.label_space
-        assert following.init_from == folder_of(case)
+        if not name.startswith(RANK):
+            assert following.init_from == folder_of(case)
+            continue
+        # It learns from the ranking beside this run, in a folder that all stages share.
+        folder = f"runs/{Path(file).stem}"
+        assert following.source.root == f"{folder}/rank/easy.jsonl"
+        assert following.target.root == f"{folder}/rank/hard.jsonl"
+        assert following.init_from == config.init_from
 
 
 @pytest.mark.parametrize("data", ["minicity", "camvid"])

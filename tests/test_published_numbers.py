@@ -52,6 +52,7 @@ SOURCE = dict(
     view="maxsquare",
 )
 SOURCE_MULTI = {**SOURCE, "heads": "weighted"}
+PSEUDO_LABELS = {**SOURCE_MULTI, "view": "none"}
 MINENT = dict(
     name="minent",
     entropy="per_class",
@@ -185,6 +186,17 @@ PUBLISHED = {
     "minent_advent:synthia": (ON_SYNTHIA, FOUR_BRANCHES, MINENT_ADVENT, False),
     "advent:gta5": ((120_001, 250_000), FOUR_BRANCHES, ADVENT, False),
     "advent:synthia": (ON_SYNTHIA, FOUR_BRANCHES, ADVENT, False),
+    # One step less than stage 1, from the same weights.
+    "intrada_gta5:inter": ((120_001, 250_000), FOUR_BRANCHES, ADVENT, False),
+    "intrada_gta5:intra": ((120_000, 250_000), FOUR_BRANCHES, ADVENT, False),
+    "intrada_gta5:self_training": (
+        *((120_000, 250_000), FOUR_BRANCHES, PSEUDO_LABELS, False),
+    ),
+    "intrada_synthia:inter": (ON_SYNTHIA, FOUR_BRANCHES, ADVENT, False),
+    "intrada_synthia:intra": (ON_SYNTHIA, FOUR_BRANCHES, ADVENT, False),
+    "intrada_synthia:self_training": (
+        *(ON_SYNTHIA, FOUR_BRANCHES, PSEUDO_LABELS, False),
+    ),
     "adaptsegnet:gta5": (ASN_STEPS, ADAPTSEGNET_NET, ADAPTSEGNET, False),
     "adaptsegnet:synthia": (ASN_STEPS, ADAPTSEGNET_NET, ADAPTSEGNET, False),
     "adaptsegnet:single": (

@@ -232,6 +232,33 @@ def test_best_survives_a_restart(tmp_path):
     again.close()
 
 
+def test_a_ranking_comes_before_the_stages_that_learn_from_it(config, tmp_path):
+    names = ("configs/intrada_minicity.py:intra", "configs/intrada_minicity.py:other")
+    config = config.copy_and_resolve_references()
+    config.next = tuple(f"rank {name}" for name in names)
+    given = (
+        "--config.seed=2 --config.test.root=/t --config.source.root=/s "
+        "--config.target.root /g --config.model.width 0.5 --config.steps=9 "
+        "--config.init_from=start.pth"
+    )
+    stages.check_stages(config)
+    (command,) = stages.next_commands(config, tmp_path / "inter", given.split())
+    words = f"--workdir {tmp_path}/inter --output {tmp_path}/rank"
+    assert command == f"python -m uda_jax.rank {words}"
+    (command,) = stages.next_commands(config, tmp_path / "mine", ())
+    assert command.endswith(f"--output {tmp_path}/mine_rank")
+    commands = stages.commands_after_ranking(config, tmp_path / "rank", given.split())
+    for command, name in zip(commands, names, strict=True):
+        folder = tmp_path / name.partition(":")[2]
+        assert command == (
+            f"python -m uda_jax.main --config {name} --workdir {folder} "
+            f"--config.source.root={tmp_path}/rank/easy.jsonl "
+            f"--config.target.root={tmp_path}/rank/hard.jsonl "
+            "--config.seed=2 --config.test.root=/t --config.model.width=0.5 "
+            "--config.init_from=start.pth"
+        )
+
+
 def test_the_next_commands(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.next = ("configs/maxsquare.py:gta5", "configs/minent.py")

@@ -1,5 +1,6 @@
 """Small trees of every published data set, in its original folders and file formats."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,8 +21,7 @@ def raw_ids(coding: str) -> tuple[int, ...]:
 def write_tree(row: Mapping, root: Path, count: int = 3) -> None:
     """The folders that a reader's row points to, and the row's root to them."""
     root.mkdir(parents=True, exist_ok=True)
-    TREES[row["reader"]](row, root, count)
-    row["root"] = str(root)
+    row["root"] = str(TREES[row["reader"]](row, root, count) or root)
 
 
 def _cityscapes(row, root, count):
@@ -109,6 +109,20 @@ def _folder(row, root, count):
         write_png(root / f"labels/{number}.png", label)
 
 
+def _manifest(row, root, count):
+    """A ranking's: train ids that every label space has, at half the images' size."""
+    lines = [json.dumps({"about": {"part": "easy"}})]
+    for number in range(count):
+        image, label = draw(number, range(7))
+        write_png(root / f"images/{number}.png", image)
+        write_png(root / f"labels/{number}.png", label[::2, ::2])
+        pair = {"image": f"images/{number}.png", "label": f"labels/{number}.png"}
+        lines.append(json.dumps(pair))
+    path = root / "list.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
 TREES: dict[str, Callable] = {
     "cityscapes": _cityscapes,
     "cityscapes_weather": _weather,
@@ -120,4 +134,5 @@ TREES: dict[str, Callable] = {
     "parking": _parking,
     "camvid": _camvid,
     "folder": _folder,
+    "manifest": _manifest,
 }

@@ -2,8 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uda_jax.confusion import confusion_matrix
+from uda_jax.data.reading import in_groups, read_ahead
 from uda_jax.data.resizing import resize_image, resize_label
 from uda_jax.errors import UserError
 from uda_jax.inference import inference_options, pair, probabilities, protocol
@@ -19,7 +19,6 @@ from uda_jax.labels import IGNORE, LABEL_SPACES
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model, PyTree
 
-_WORKERS = 4  # decoding threads; one decodes a 2048 x 1024 PNG in about 50 ms
 _IN_FLIGHT = 2  # batches dispatched to the device and not yet read back
 
 
@@ -170,7 +169,8 @@ def evaluate(
             progress(done, len(dataset))
 
     prepare = partial(_load, dataset, **sizes, filter=filter, num_classes=num_classes)
-    for items in _groups(_ahead(prepare, len(dataset)), group):
+    shapes = lambda item: (item["image"].shape, item["label"].shape)
+    for items in in_groups(read_ahead(prepare, range(len(dataset))), group, shapes):
         for index, item in items:
             names[index] = str(item["name"])
             sides = (item["image"].shape[:2], item["label"].shape, item["own_size"])
@@ -238,35 +238,6 @@ def _load(dataset, index, *, size, label_size, filter, num_classes):
     if label_size:
         item["label"] = resize_label(item["label"], label_size, filter)
     return item
-
-
-def _ahead(load: Callable[[int], Any], count: int) -> Iterator[tuple[int, Any]]:
-    """(index, load(index)) in order, loaded by threads a little ahead of their use."""
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        waiting = collections.deque()
-        try:
-            for index in range(count):
-                waiting.append((index, pool.submit(load, index)))
-                if len(waiting) > 2 * _WORKERS:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def _groups(items, group):
-    """Lists of up to `group` items of equal shapes, each item once."""
-    buckets = collections.defaultdict(list)
-    for index, item in items:
-        shape = item["image"].shape, item["label"].shape
-        buckets[shape].append((index, item))
-        if len(buckets[shape]) == group:
-            yield buckets.pop(shape)
-    yield from buckets.values()
 
 
 def _class_names(dataset, num_classes):

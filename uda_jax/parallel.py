@@ -6,6 +6,8 @@ sums and the result does not depend on how many devices there are (up to roundin
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -112,6 +114,29 @@ def check_equal(value: str, complaint: str) -> None:
         raise UserError(
             f"the processes of this run {complaint}: give all hosts the same files."
         )
+
+
+@contextmanager
+def mistakes_shared() -> Iterator[None]:
+    """At its end all processes raise a UserError if one of them has.
+
+    Else the others would wait for that one at the next barrier, for ever.
+    """
+    mistake = None
+    try:
+        yield
+    except UserError as error:
+        mistake = error
+    anywhere = mistake is not None
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        flags = multihost_utils.process_allgather(np.array(anywhere))
+        anywhere = bool(np.any(flags))
+    if mistake is not None:
+        raise mistake
+    if anywhere:
+        raise UserError("another process of this run stopped, and says there why.")
 
 
 def wait_for_all(name: str) -> None:

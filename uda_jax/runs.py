@@ -180,6 +180,15 @@ def write_provenance(workdir: Path, origin: str) -> None:
     write_atomically(path, json.dumps([*starts, start], indent=2))
 
 
+def first_command(workdir: Path) -> tuple[str, ...]:
+    """The words of the command line that began the run; () where nobody knows."""
+    try:
+        starts = json.loads((workdir / "provenance.json").read_text())
+        return tuple(shlex.split(starts[0]["command"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
+
+
 def read_config(workdir: Path) -> ConfigDict:
     """The config of the run in `workdir`.
 

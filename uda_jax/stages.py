@@ -11,7 +11,7 @@ from.
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,15 @@ from uda_jax.weight_sources import full_options
 
 PyTree = Any
 
+# Before a config file in `next`: it learns from a ranking of this run's target.
+RANK = "rank "
+
 # What the user chose for one stage and means for the next: its data, seed and network.
 _KEPT = r"seed|data\.prepared|(?:source|target|test|model)\.[^=]+"
+# ... and for one that learns from a ranking and starts where this one did.
+_KEPT_AFTER_RANKING = (
+    r"seed|data\.prepared|init_from|init_new_heads|(?:test|validation|model)\.[^=]+"
+)
 
 
 def check_stages(config: ConfigDict) -> None:
@@ -36,7 +43,7 @@ def check_stages(config: ConfigDict) -> None:
     """
     _check_frozen(config)
     for name in config.next:
-        if not re.fullmatch(r".+\.py(:.+)?", name):
+        if not re.fullmatch(rf"({RANK})?[^ ].*\.py(:.+)?", name):
             raise UserError(
                 f'next has "{name}", which is no config file: write its path, such as '
                 '"configs/maxsquare.py" or "configs/maxsquare.py:gta5".'
@@ -78,40 +85,76 @@ def next_commands(
     """The commands of the stages in `config.next`, in its order.
 
     Each starts from the weights of the run in `workdir`, in a new folder beside it that
-    is called after the config file and its variant.
+    is called after the config file and its variant.  Before those that begin with
+    `RANK` comes the command that ranks the target.
 
     Args:
       config, workdir: of the run that ends.
       arguments: of its command line, whose data, seed and network are repeated.
     """
-    commands, kept = [], list(_kept(arguments))
+    kept, workdir = _kept(arguments), Path(workdir)
+    commands = []
     for name in config.next:
+        if name.startswith(RANK):
+            # Beside IntraDA's stage 1 as its configs name the folders.
+            beside = "rank" if workdir.name == "inter" else f"{workdir.name}_rank"
+            output = workdir.parent / beside
+            words = ["--workdir", str(workdir), "--output", str(output)]
+            command = shlex.join(["python", "-m", "uda_jax.rank", *words])
+            if command not in commands:
+                commands.append(command)
+            continue
+        weights = f"--config.init_from={workdir}"
         file, _, variant = name.partition(":")
         folder = re.sub(r"\W+", "_", f"{Path(file).stem} {variant}".strip())
-        commands.append(
-            shlex.join(
-                [
-                    *("python", "-m", "uda_jax.main", "--config", name),
-                    *("--workdir", str(Path(workdir).parent / folder)),
-                    f"--config.init_from={workdir}",
-                    *kept,
-                ]
-            )
-        )
+        commands.append(_command(name, workdir.parent / folder, [weights, *kept]))
     return commands
 
 
-def _kept(arguments: Sequence[str]) -> Iterator[str]:
-    """Those that set a field of `_KEPT`, each as one word."""
-    words = list(arguments)
+def commands_after_ranking(
+    config: ConfigDict, output: Path, arguments: Sequence[str] = ()
+) -> list[str]:
+    """The commands of the stages that learn from a ranking.
+
+    Each is trained in a folder beside the ranking's that is called after its variant.
+
+    Args:
+      config: of the run whose network ranked.
+      output: the ranking's folder.
+      arguments: of the command that trained it, whose seed, network, start and tested
+        data are repeated.
+    """
+    lists = [
+        f"--config.{domain}.root={Path(output) / part}.jsonl"
+        for domain, part in (("source", "easy"), ("target", "hard"))
+    ]
+    kept = _kept(arguments, _KEPT_AFTER_RANKING)
+    commands = []
+    for name in config.next:
+        if name.startswith(RANK):
+            file = name.removeprefix(RANK)
+            workdir = Path(output).parent / file.partition(":")[2]
+            commands.append(_command(file, workdir, [*lists, *kept]))
+    return commands
+
+
+def _command(name: str, workdir: Path, arguments: Sequence[str]) -> str:
+    start = ["python", "-m", "uda_jax.main", "--config", name, "--workdir"]
+    return shlex.join([*start, str(workdir), *arguments])
+
+
+def _kept(arguments: Sequence[str], kept: str = _KEPT) -> list[str]:
+    """Those that set one of these fields, each as one word."""
+    words, chosen = list(arguments), []
     for index, word in enumerate(words):
-        found = re.fullmatch(rf"--?config\.(?:{_KEPT})(=.*)?", word, re.DOTALL)
+        found = re.fullmatch(rf"--?config\.(?:{kept})(=.*)?", word, re.DOTALL)
         if not found:
             continue
         following = words[index + 1 : index + 2]
         if found[1] is None and following and not following[0].startswith("--"):
             word = f"{word}={following[0]}"
-        yield word
+        chosen.append(word)
+    return chosen
 
 
 def continue_run(config: ConfigDict, state: PyTree) -> tuple[PyTree, str]:

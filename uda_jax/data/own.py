@@ -14,7 +14,7 @@ from uda_jax.data.dataset import (
 from uda_jax.data.list_files import read_lines
 from uda_jax.data.listing import images_in
 from uda_jax.errors import UserError
-from uda_jax.labels import LabelSpace
+from uda_jax.labels import LabelSpace, get_label_space
 
 
 def folder(
@@ -87,7 +87,10 @@ def manifest(
     """A list of images in a file of JSON lines: {"image", "label"?, "weight"?}.
 
     Paths are relative to the manifest's folder.  Either every line has a "label" (when
-    labels are read) and a "weight", or none has.
+    labels are read) and a "weight", or none has.  The first line may be {"about": {...}}
+    instead, as `python -m uda_jax.rank` writes it: its "classes" must then be those of
+    `label_space` where labels are read, and labels may have another size than their
+    image.
 
     Args:
       root: the manifest file.
@@ -96,10 +99,13 @@ def manifest(
       labels: whether to read labels.
 
     Raises:
-      UserError: the file is missing or empty, a line is wrong, or a file is missing.
+      UserError: the file is missing or empty, a line is wrong, a file is missing, or
+        the labels are of other classes.
     """
     path = Path(root)
-    rows = _manifest_rows(path)
+    about, rows = _manifest_rows(path)
+    if labels and about is not None:
+        _check_classes(path, about, get_label_space(label_space))
     with_weight = [row for row in rows if "weight" in row]
     if with_weight and len(with_weight) != len(rows):
         raise UserError(
@@ -119,12 +125,39 @@ def manifest(
             )
         label_paths = [path.parent / row["label"] for row in rows]
     weights = tuple(float(row["weight"]) for row in with_weight)
-    dataset = make_dataset(label_space, coding, path, names, images, label_paths)
+    dataset = make_dataset(
+        label_space, coding, path, names, images, label_paths,
+        sizes_may_differ=about is not None,
+    )  # fmt: skip
     return dataclasses.replace(dataset, weights=weights)
 
 
-def _manifest_rows(path: Path) -> list[dict]:
-    rows = []
+def _check_classes(path: Path, about: dict, space: LabelSpace) -> None:
+    """Raises a UserError where a manifest's pseudo-labels are of another space."""
+    classes = about.get("classes")
+    if classes is not None and tuple(classes) != space.classes:
+        raise UserError(
+            f"manifest {path} has pseudo-labels of label space "
+            f'"{about.get("label_space")}" ({len(classes)} classes), and the config\'s '
+            f'is "{space.name}" ({space.num_classes}): rank with a network of the same '
+            "classes."
+        )
+
+
+def _manifest_rows(path: Path) -> tuple[dict | None, list[dict]]:
+    """What the first line says about the others, or None, and the others."""
+    about, rows = None, []
+    ranked = (path.parent / "ranking.json").is_file()
+    if ranked and not (path.parent / "scores.csv").is_file():
+        raise UserError(
+            f"manifest {path} is of a ranking that is not finished: repeat its command, "
+            "python -m uda_jax.rank, to its end."
+        )
+    if ranked and not path.is_file():
+        raise UserError(
+            f"the ranking in {path.parent} has no part {path.name}: divide its images "
+            "with another --easy_fraction, or choose a stage that needs no such part."
+        )
     allowed = {"image": str, "label": str, "weight": (int, float)}
     example = 'JSON object {"image": ..., "label": ...}'
     for number, line in read_lines(path, "manifest", example):
@@ -135,6 +168,14 @@ def _manifest_rows(path: Path) -> list[dict]:
                 f"line {number} of manifest {path} is not JSON ({error.msg}): write "
                 'one object {"image": ..., "label": ...} per line.'
             ) from error
+        if not rows and about is None and isinstance(row, dict) and "about" in row:
+            about = row["about"]
+            if list(row) != ["about"] or not isinstance(about, dict):
+                raise UserError(
+                    f'line {number} of manifest {path} has an "about" that is not alone '
+                    'on its line: write {"about": {...}}, or leave it out.'
+                )
+            continue
         if not isinstance(row, dict) or "image" not in row:
             raise UserError(
                 f'line {number} of manifest {path} has no "image": write one object '
@@ -153,7 +194,7 @@ def _manifest_rows(path: Path) -> list[dict]:
                     f"give a {kind}."
                 )
         rows.append(row)
-    return rows
+    return about, rows
 
 
 def _require(paths: list[Path], where: Path, kind: str) -> None:

@@ -1,0 +1,145 @@
+"""A network looks at unlabelled images: pseudo-labels, and how sure it is of them."""
+
+import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uda_jax.acquisition import entropy_score
+from uda_jax.data.reading import in_groups, read_ahead
+from uda_jax.data.resizing import resize_image
+from uda_jax.errors import UserError
+from uda_jax.inference import inference_options, probabilities
+from uda_jax.labels import IGNORE
+
+_IN_FLIGHT = 2  # batches dispatched to the device and not yet read back
+
+
+class Seen(NamedTuple):
+    """What a network says of one image.
+
+    Attributes:
+      label: uint8 [H, W] train ids of the likeliest classes; `IGNORE` where their
+        probability is not above the threshold.
+      entropy: of `acquisition.entropy_score`.
+      present: bool [C], the classes that are the likeliest of a pixel, sure or not.
+      confidence: mean over the pixels of the largest probability.
+    """
+
+    label: np.ndarray
+    entropy: np.ndarray
+    present: np.ndarray
+    confidence: np.ndarray
+
+
+@partial(
+    jax.jit,
+    static_argnames=(
+        *("num_classes", "mode", "window", "stride", "scales", "flip", "resize"),
+        *("align_corners", "per_pass", "output_size"),
+    ),
+)
+def _look(forward, image, threshold, *, num_classes, **options):
+    scores = probabilities(forward, image, **options)
+    if scores.shape[-1] != num_classes:
+        raise UserError(
+            f"the network has {scores.shape[-1]} classes and the label space "
+            f"{num_classes}: give the label space that it was trained in."
+        )
+    probs = scores / jnp.sum(scores, -1, keepdims=True)
+    largest, ids = jnp.max(probs, -1), jnp.argmax(probs, -1)
+    return Seen(
+        label=jnp.where(largest > threshold, ids, IGNORE).astype(jnp.uint8),
+        entropy=entropy_score(probs),
+        present=(ids[..., None] == jnp.arange(num_classes)).any((1, 2)),
+        confidence=jnp.mean(largest, (1, 2)),
+    )
+
+
+def look_at(
+    forward: Callable[[jax.Array], jax.Array],
+    dataset: Sequence[Mapping[str, Any]],
+    indices: Sequence[int],
+    *,
+    num_classes: int,
+    threshold: float = 0.0,
+    mode: str = "whole",
+    window: Sequence[int] | None = None,
+    stride: Sequence[int] | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    size: Sequence[int] | None = None,
+    filter: str = "area",
+    resize: str = "probabilities",
+    align_corners: bool = True,
+    batch_size: int = 1,
+    sharding: jax.sharding.NamedSharding | None = None,
+) -> Iterator[tuple[int, Seen]]:
+    """Looks at images one after the other, at the size that the network sees.
+
+    A last incomplete batch is filled with copies, of which nothing is told.  Memory
+    holds a few batches, however many images there are.
+
+    Args:
+      forward: as for `uda_jax.evaluate.evaluate`.
+      dataset: items {"image": uint8 [H, W, 3], ...}; no label is looked at.
+      indices: which of its images.
+      num_classes: C.
+      threshold: a pixel gets a label if its largest probability is above it.
+      mode, window, stride, scales, flip, resize, align_corners: see
+        `uda_jax.inference.inference_options`.
+      size, filter, batch_size: as for `evaluate`.
+      sharding: of the image batch over this process's devices, on which the weights
+        must lie too; only the mode "whole" splits its work.
+
+    Yields:
+      (index, Seen), each index once; images of one size in their order.
+
+    Raises:
+      UserError: options that do not fit each other, an image that cannot be read, a
+        network with another number of classes.
+    """
+    options = inference_options(
+        mode, window, stride, scales, flip, resize, align_corners
+    )
+    group = batch_size if mode == "whole" else 1
+    if not isinstance(forward, jax.tree_util.Partial):
+        forward = jax.tree_util.Partial(forward)
+
+    def load(index: int) -> np.ndarray:
+        image = dataset[index]["image"]
+        return resize_image(image, tuple(size), filter) if size else image
+
+    def put(images: np.ndarray):
+        if sharding is None or mode != "whole":
+            return images
+        return jax.device_put(images, sharding)
+
+    def read_back() -> Iterator[tuple[int, Seen]]:
+        chosen, seen = pending.popleft()
+        seen = jax.tree.map(np.asarray, seen)
+        for place, index in enumerate(chosen):
+            yield index, Seen(*(x[place] for x in seen))
+
+    pending = collections.deque()
+    for items in in_groups(read_ahead(load, indices), group, np.shape):
+        images = np.stack([image for _, image in items])
+        fill = np.repeat(images[:1], group - len(items), axis=0)
+        seen = _look(
+            forward,
+            put(np.concatenate([images, fill])),
+            threshold,
+            num_classes=num_classes,
+            per_pass=batch_size,
+            output_size=images.shape[1:3],
+            **options,
+        )
+        pending.append(([index for index, _ in items], seen))
+        if len(pending) > _IN_FLIGHT:
+            yield from read_back()
+    while pending:
+        yield from read_back()
