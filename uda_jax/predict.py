@@ -13,7 +13,6 @@ or, in Python:
 import argparse
 import dataclasses
 import functools
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -33,7 +31,7 @@ from uda_jax.files import write_atomically
 from uda_jax.inference import inference_options, pair, probabilities
 from uda_jax.labels import LabelSpace, get_label_space
 from uda_jax.photos import find_photos, read_photo
-from uda_jax.visualize import colorize, heat, overlay
+from uda_jax.visualize import colorize, heat, overlay, png
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +78,7 @@ class Result:
         """
         pictures = {"ids": self.ids, "color": self.colors, "overlay": self.overlay}
         return [
-            write_atomically(Path(folder) / f"{self.name}_{kind}.png", _png(picture))
+            write_atomically(Path(folder) / f"{self.name}_{kind}.png", png(picture))
             for kind, picture in pictures.items()
         ]
 
@@ -306,12 +304,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         predictor(photo).save(output)
     plural = "image" if len(photos) == 1 else "images"
     print(f"{len(photos)} {plural} segmented; see {output}/*_overlay.png")
-
-
-def _png(picture: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
-    return stream.getvalue()
 
 
 def run() -> None:

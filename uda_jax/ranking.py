@@ -23,18 +23,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from uda_jax.acquisition import easy_count, ranking, rare_factor
 from uda_jax.data.dataset import Dataset, Files
 from uda_jax.data.images import IMAGE_SUFFIXES
+from uda_jax.data.own import FACTS, SCORES
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.labelling import Seen
 from uda_jax.labels import LabelSpace
 from uda_jax.runs import differences
+from uda_jax.visualize import png
 
-FACTS, SCORES = "ranking.json", "scores.csv"
 # Facts that may differ when a ranking goes on: the weights have a digest.
 _FREE = ("network", "step", "commit")
 _COLUMNS = (
@@ -175,12 +175,15 @@ def save_image(
             f"the network's probabilities of image {name} are not finite: its training "
             "diverged, so rank with another checkpoint or run."
         )
-    write_atomically(output / label, _png(Image.fromarray(seen.label)))
-    colors = np.zeros((256, 3), np.uint8)
-    colors[: space.num_classes] = space.colors
-    picture = Image.fromarray(seen.label)
-    picture.putpalette(colors.tobytes())
-    write_atomically(output / label.replace("labels", "colors", 1), _png(picture))
+    # Labels shrink well at any level; a higher one takes longer than small networks.
+    files = {
+        output / label: png(seen.label, compress_level=1),
+        output / label.replace("labels", "colors", 1): png(
+            seen.label, colors=space.colors, compress_level=1
+        ),
+    }
+    for path, data in files.items():
+        write_atomically(path, data)
     return Row(
         name=name,
         label=label,
@@ -189,13 +192,6 @@ def save_image(
         labelled=float(np.mean(seen.label < space.num_classes)),
         present=tuple(int(c) for c in np.flatnonzero(seen.present)),
     )
-
-
-def _png(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    # Labels shrink well at any level; a higher one takes longer than small networks.
-    picture.save(stream, format="PNG", compress_level=1)
-    return stream.getvalue()
 
 
 class Progress:

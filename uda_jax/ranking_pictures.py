@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from uda_jax.data.dataset import Dataset
 from uda_jax.data.images import read_raw_label
 from uda_jax.data.resizing import resize_image
 from uda_jax.files import write_atomically
 from uda_jax.ranking import Part
-from uda_jax.visualize import overlay, panel
+from uda_jax.visualize import overlay, panel, png
 
 _EASY, _HARD = "#2a78d6", "#eb6834"
 _SHOWN = 6  # images of each end
@@ -21,9 +20,7 @@ _SHOWN = 6  # images of each end
 def write_pictures(output: Path, part: Part, dataset: Dataset) -> None:
     """scores.png and pictures.png; see `uda_jax.ranking`."""
     write_atomically(output / "scores.png", _histogram(part))
-    stream = io.BytesIO()
-    Image.fromarray(_ends(output, part, dataset)).save(stream, format="PNG")
-    write_atomically(output / "pictures.png", stream.getvalue())
+    write_atomically(output / "pictures.png", png(_ends(output, part, dataset)))
 
 
 def _histogram(part: Part) -> bytes:
@@ -33,7 +30,10 @@ def _histogram(part: Part) -> bytes:
     halves = [part.scores[: part.easy], part.scores[part.easy :]]
     names = [f"easy, {len(halves[0]):,}", f"hard, {len(halves[1]):,}"]
     axes.hist(halves, edges, color=[_EASY, _HARD], label=names, stacked=True)
-    axes.set(xlabel="score: mean entropy over pixels and classes", ylabel="images")
+    label = "score: mean entropy over pixels and classes"
+    if (part.factors != 1).any():
+        label += ", times the factor for rare classes"
+    axes.set(xlabel=label, ylabel="images")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     stream = io.BytesIO()
@@ -52,9 +52,9 @@ def _ends(output: Path, part: Part, dataset: Dataset) -> np.ndarray:
             label = read_raw_label(output / part.rows[at].label)
             image = dataset[part.indices[at]]["image"]
             image = resize_image(image, label.shape, "area")
-            row[f"{end}"] = image
+            row[end] = image
             row[f"{end}, pseudo-label"] = overlay(image, label, space.colors)
-            names.append(f"{at + 1}: {name}, {part.scores[at]:.4f}")
+            names.append(f"{end}, {at + 1}: {name}, {part.scores[at]:.4f}")
         rows.append(row)
-        captions.append("      ".join(names))
+        captions.append("        ".join(names))
     return panel(rows, captions=captions, legend_of=(space.classes, space.colors))

@@ -4,6 +4,7 @@ Everything takes and gives numpy uint8 RGB; labels are train ids, and an id with
 colour (255, ignored) is black, or leaves the photograph as it is.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -28,6 +29,25 @@ def colorize(label: np.ndarray, colors: np.ndarray) -> np.ndarray:
     table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = colors
     return table[np.asarray(label, np.uint8)]
+
+
+def png(
+    picture: np.ndarray, *, colors: np.ndarray | None = None, compress_level: int = 6
+) -> bytes:
+    """A picture or a label map as a PNG file.
+
+    Args:
+      picture: [H, W, 3] or [H, W] uint8.
+      colors: [C, 3] uint8, the palette of a label map, whose ids stay what is stored;
+        ids from C on become black.  None: grey levels.
+      compress_level: 0 (large, fast) to 9.
+    """
+    image = Image.fromarray(picture)
+    if colors is not None:
+        image.putpalette(colorize(np.arange(256)[None], colors).tobytes())
+    stream = io.BytesIO()
+    image.save(stream, format="PNG", compress_level=compress_level)
+    return stream.getvalue()
 
 
 def overlay(

@@ -16,6 +16,9 @@ from uda_jax.data.listing import images_in
 from uda_jax.errors import UserError
 from uda_jax.labels import LabelSpace, get_label_space
 
+# Of a folder of `uda_jax.ranking`: written first, and last.
+FACTS, SCORES = "ranking.json", "scores.csv"
+
 
 def folder(
     root: str | Path,
@@ -147,8 +150,8 @@ def _check_classes(path: Path, about: dict, space: LabelSpace) -> None:
 def _manifest_rows(path: Path) -> tuple[dict | None, list[dict]]:
     """What the first line says about the others, or None, and the others."""
     about, rows = None, []
-    ranked = (path.parent / "ranking.json").is_file()
-    if ranked and not (path.parent / "scores.csv").is_file():
+    ranked = (path.parent / FACTS).is_file()
+    if ranked and not (path.parent / SCORES).is_file():
         raise UserError(
             f"manifest {path} is of a ranking that is not finished: repeat its command, "
             "python -m uda_jax.rank, to its end."
