@@ -16,9 +16,8 @@ from typing import Any
 
 import jax
 from measuring import machine, record, take_turns
-from ml_collections import ConfigDict
 
-from uda_jax import rank, ranking, runs
+from uda_jax import ranking, runs
 from uda_jax.benchmarks import (
     base_config,
     draw_minicity,
@@ -27,6 +26,8 @@ from uda_jax.benchmarks import (
 )
 from uda_jax.evaluate import make_forward
 from uda_jax.evaluate_run import score
+from uda_jax.predict import without_labels
+from uda_jax.pseudo_labels import label_images
 
 # Network's row, and the size that it sees.
 NETWORKS = {
@@ -57,7 +58,6 @@ def measure(name: str, count: int, rounds: int) -> dict[str, Any]:
         for labels in (False, True)
     )
     names = ranking.label_paths(images)
-    network = rank.Network(ConfigDict(config), forward, "random", 0)
 
     def block(kind: str) -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +65,10 @@ def measure(name: str, count: int, rounds: int) -> dict[str, Any]:
             if kind == "evaluation":
                 score(config, forward, labelled)
             else:
-                rank.label_images(
-                    network, images, names, range(count), Path(folder), 0.0
-                )
+                label_images(
+                    forward, images, names, range(count), Path(folder),
+                    confidence=0.0, **without_labels(config.evaluation),
+                )  # fmt: skip
             return count / (time.perf_counter() - start)
 
     for kind in KINDS:  # compiles

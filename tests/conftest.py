@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -173,9 +174,38 @@ def write_network(folder: Path, config: ConfigDict, seed=0, bias=0.0):
 
 def start(config_file, workdir, *arguments, env=None):
     """A real `python -m uda_jax.main`, started and not waited for."""
-    command = [sys.executable, "-m", "uda_jax.main", f"--config={config_file}"]
+    files = (f"--config={config_file}", f"--workdir={workdir}")
+    return _start("uda_jax.main", *files, *arguments, env=env)
+
+
+def run_two(module, *arguments, env=None) -> list[tuple[int, str, str]]:
+    """(exit code, output, errors) of two real processes of one run, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    both = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
+    processes = [
+        _start(module, *arguments, *both, f"--process_id={number}", env=env)
+        for number in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    codes = [process.returncode for process in processes]
+    return [(code, *output) for code, output in zip(codes, outputs, strict=True)]
+
+
+def devices(count):
+    """Environment for a process with so many devices."""
+    flag = f"--xla_force_host_platform_device_count={count}"
+    return {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flag}"}
+
+
+def _start(module, *arguments, env=None):
     return subprocess.Popen(
-        [*command, f"--workdir={workdir}", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu", **(env or {})},
         stdout=subprocess.PIPE,

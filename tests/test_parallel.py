@@ -1,17 +1,21 @@
-import os
-import socket
-
 import jax
 import numpy as np
 import pytest
-from conftest import STAGE_TWO, STREAMS, start, write_config, write_network
+from conftest import (
+    STAGE_TWO,
+    STREAMS,
+    devices,
+    run_two,
+    start,
+    write_config,
+    write_network,
+)
 from ml_collections import ConfigDict
 
 from uda_jax import parallel, train
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.errors import UserError
 
-DEVICES = "--xla_force_host_platform_device_count"
 STEPS = 3
 
 
@@ -48,10 +52,6 @@ def assert_close(workdir, other):
     assert (moved != np.float32(0.1)).any()  # the target took part
 
 
-def devices(count):
-    return {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {DEVICES}={count}"}
-
-
 @pytest.fixture(scope="module")
 def eight_devices(config, tmp_path_factory):
     """(workdir, the process at work there); it runs while `one_device` does."""
@@ -72,25 +72,13 @@ def test_eight_devices_equal_one(eight_devices, one_device):
 
 def test_two_processes_equal_one(config, one_device, tmp_path):
     file = write_config(tmp_path / "config.py", config)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [
-        start(
-            file,
-            tmp_path / "run",
-            f"--coordinator=127.0.0.1:{port}",
-            "--num_processes=2",
-            f"--process_id={number}",
-        )
-        for number in range(2)
-    ]
-    outputs = [process.communicate() for process in processes]
-    for process, (_, err) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, err
-    assert "2 x cpu in 2 process" in outputs[0][0]
+    arguments = (f"--config={file}", f"--workdir={tmp_path / 'run'}")
+    outputs = run_two("uda_jax.main", *arguments)
+    for code, _, err in outputs:
+        assert code == 0, err
+    assert "2 x cpu in 2 process" in outputs[0][1]
     last = f"step {STEPS}/{STEPS}"  # one of them speaks and writes
-    assert last in outputs[0][0] and last not in outputs[1][0]
+    assert last in outputs[0][1] and last not in outputs[1][1]
     rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert len(rows) == STEPS + 1
     assert (tmp_path / "run/report.html").exists()

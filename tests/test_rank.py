@@ -3,25 +3,17 @@
 import contextlib
 import csv
 import json
-import os
 import resource
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import (
-    ROOT,
-    write_config,
-    write_minicity,
-)
+from conftest import devices, run_two, write_config, write_minicity
 from ml_collections import ConfigDict
 
-from uda_jax import labelling, rank, ranking, runs, train
+from uda_jax import labelling, pseudo_labels, rank, ranking, runs, train
 from uda_jax.acquisition import RARE
 from uda_jax.benchmarks import open_dataset
 from uda_jax.checkpoints import Checkpoints
@@ -144,7 +136,7 @@ def test_no_stage_opens_a_label_of_the_target(world, whole, tmp_path):
 
 
 def test_stopped_and_repeated_is_the_same_ranking(world, whole, monkeypatch):
-    saved, write = [], ranking.save_image
+    saved, write = [], pseudo_labels.save_image
 
     def until_the_third(output, name, *rest):
         if len(saved) == 3:
@@ -152,19 +144,19 @@ def test_stopped_and_repeated_is_the_same_ranking(world, whole, monkeypatch):
         saved.append(name)
         return write(output, name, *rest)
 
-    monkeypatch.setattr(ranking, "save_image", until_the_third)
+    monkeypatch.setattr(pseudo_labels, "save_image", until_the_third)
     with pytest.raises(KeyboardInterrupt):
         ranked(world, "stopped")
     folder = world / "stopped"
     unfinished = {"reader": "manifest", "root": str(folder / "easy.jsonl")}
     with pytest.raises(UserError, match="not finished: repeat its command"):
         open_dataset(unfinished, SPACE)
-    done = ranking.read_progress(folder)
+    done = pseudo_labels.read_progress(folder)
     with open(folder / "progress_0.jsonl", "a") as file:
         file.write('{"name": "Minicity/cut')  # by a kill
     lost = next(iter(done))
     (folder / done[lost].label).unlink()
-    monkeypatch.setattr(ranking, "save_image", write)
+    monkeypatch.setattr(pseudo_labels, "save_image", write)
     looked = count_looks(monkeypatch)
     ranked(world, "stopped")
     assert sum(looked) == 6 - len(done) + 1  # those left, and the lost one
@@ -173,13 +165,13 @@ def test_stopped_and_repeated_is_the_same_ranking(world, whole, monkeypatch):
 
 
 def count_looks(monkeypatch):
-    looked, look = [], rank.look_at
+    looked, look = [], pseudo_labels.look_at
 
     def spy(forward, images, indices, **options):
         looked.append(len(indices))
         return look(forward, images, indices, **options)
 
-    monkeypatch.setattr(rank, "look_at", spy)
+    monkeypatch.setattr(pseudo_labels, "look_at", spy)
     return looked
 
 
@@ -195,7 +187,7 @@ def test_another_division_looks_at_nothing_again(world, monkeypatch):
     with pytest.raises(UserError, match=r"no part hard.jsonl: divide"):
         open_dataset(lost, SPACE, labels=False)
     for row in scores(folder):
-        present = ranking.read_progress(folder)[row["name"]].present
+        present = pseudo_labels.read_progress(folder)[row["name"]].present
         rare = sum(SPACE.classes[c] in RARE for c in present)
         factor = (5 - rare) / 5 + 0.5
         assert float(row["rare_factor"]) == pytest.approx(factor, rel=1e-5)
@@ -328,35 +320,11 @@ def test_the_command(world, whole, tmp_path, capsys):
 
 
 def test_two_processes_of_two_devices_rank_as_one(world, whole, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "uda_jax.rank", f"--workdir={world / 'run'}"),
-        *(f"--output={tmp_path / 'rank'}", f"--coordinator=127.0.0.1:{port}"),
-    ]
-    devices = "--xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    environment["XLA_FLAGS"] = f"{environment['XLA_FLAGS']} {devices}"
-    processes = [
-        subprocess.Popen(
-            [*command, "--num_processes=2", f"--process_id={number}"],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, err) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, err
-    assert "6 images ranked" in outputs[0][0] and "ranked" not in outputs[1][0]
+    arguments = (f"--workdir={world / 'run'}", f"--output={tmp_path / 'rank'}")
+    outputs = run_two("uda_jax.rank", *arguments, env=devices(2))
+    for code, _, err in outputs:
+        assert code == 0, err
+    assert "6 images ranked" in outputs[0][1] and "ranked" not in outputs[1][1]
     for number in range(2):
         lines = (tmp_path / f"rank/progress_{number}.jsonl").read_text().splitlines()
         assert len(lines) == 3
@@ -367,6 +335,20 @@ def test_two_processes_of_two_devices_rank_as_one(world, whole, tmp_path):
         np.testing.assert_array_equal(
             read_raw_label(tmp_path / "rank" / label), read_raw_label(whole[0] / label)
         )
+
+
+def test_a_process_that_fails_does_not_leave_the_other_waiting(world, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "rank")
+    for path in (tmp_path / "rank").glob("progress_*"):
+        path.unlink()
+    label = tmp_path / "rank" / whole[1].rows[0].label
+    label.unlink()
+    label.mkdir()  # cannot be written, by the one whose it is
+    arguments = (f"--workdir={world / 'run'}", f"--output={tmp_path / 'rank'}")
+    outputs = run_two("uda_jax.rank", *arguments)
+    assert all(code not in (0, None) for code, _, _ in outputs)
+    errors = "".join(err for _, _, err in outputs)
+    assert label.name in errors and "another process of this run stopped" in errors
 
 
 @pytest.mark.slow
@@ -388,7 +370,7 @@ def test_memory_is_flat_in_the_number_of_images(world, tmp_path, monkeypatch):
 
         yield tell
 
-    monkeypatch.setattr(rank, "progress", watching)
+    monkeypatch.setattr(pseudo_labels, "progress", watching)
     part = rank.rank(network, tmp_path / "rank")
     assert len(part.rows) == count and part.easy == 6_700
     assert resident[count] - resident[1_000] < 50, resident  # MiB

@@ -1,8 +1,10 @@
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from uda_jax import curves, panels, visualize
 from uda_jax.files import write_atomically
@@ -292,3 +294,17 @@ def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_a_label_map_without_its_palette_is_the_same_in_grey():
+    label = np.random.default_rng(0).integers(0, 20, (7, 13)).astype(np.uint8)
+    label[0, 0] = 255
+    painted = visualize.png(label, colors=np.full((20, 3), 9, np.uint8))
+    with Image.open(io.BytesIO(visualize.without_palette(painted))) as grey:
+        grey.verify()  # the chunks' checksums
+    with Image.open(io.BytesIO(visualize.without_palette(painted))) as grey:
+        assert grey.mode == "L"
+        np.testing.assert_array_equal(np.asarray(grey), label)
+    with Image.open(io.BytesIO(painted)) as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), label)

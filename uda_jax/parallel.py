@@ -118,14 +118,15 @@ def check_equal(value: str, complaint: str) -> None:
 
 @contextmanager
 def mistakes_shared() -> Iterator[None]:
-    """At its end all processes raise a UserError if one of them has.
+    """At its end all processes raise an error if one of them has.
 
-    Else the others would wait for that one at the next barrier, for ever.
+    Else the others would wait for that one at the next barrier, for ever.  What is done
+    meanwhile must not wait for another process either.
     """
     mistake = None
     try:
         yield
-    except UserError as error:
+    except Exception as error:  # of any kind: a full disk stops one process alone
         mistake = error
     anywhere = mistake is not None
     if jax.process_count() > 1:

@@ -11,35 +11,26 @@ target are never opened.  With weights of a file instead of a run's:
 """
 
 import argparse
-import collections
 import hashlib
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from uda_jax import parallel, ranking, runs, stages
 from uda_jax.acquisition import easy_count, rare_factor
 from uda_jax.benchmarks import draw_minicity, label_space_of, open_dataset
 from uda_jax.config_files import load_config, parse_beside_config
-from uda_jax.data.dataset import Dataset
 from uda_jax.data.fingerprint import fingerprint
 from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
-from uda_jax.labelling import look_at
 from uda_jax.predict import without_labels
-from uda_jax.progress import progress
+from uda_jax.pseudo_labels import label_images, read_progress
 from uda_jax.ranking_pictures import write_pictures
-
-_WRITERS = 2  # threads that write pseudo-labels
-_WAITING = 16  # images that may wait for them
 
 
 class Network(NamedTuple):
@@ -126,16 +117,19 @@ def rank(
         images[0]  # a file that cannot be read shows before anything is written
         if parallel.is_main():
             ranking.open_folder(output, facts)
-    done = ranking.read_progress(output)
+    done = read_progress(output)
     todo = [i for i, name in enumerate(images.names) if name not in done]
     if done and parallel.is_main():
         print(f"{len(done):,} of {len(images):,} images are done", flush=True)
     parallel.check_equal(str(todo), "have not one --output with the same files")
     with parallel.mistakes_shared():
-        label_images(network, images, labels, todo, output, confidence)
+        label_images(
+            network.forward, images, labels, todo, output,
+            confidence=confidence, **without_labels(config.evaluation),
+        )  # fmt: skip
     with parallel.mistakes_shared():
         part = ranking.divide(
-            images, ranking.read_progress(output),
+            images, read_progress(output),
             normalize=normalize, easy_fraction=easy_fraction,
         )  # fmt: skip
         if parallel.is_main():
@@ -152,65 +146,6 @@ def digest(forward: jax.tree_util.Partial) -> str:
         found.update(jax.tree_util.keystr(path).encode())
         found.update(np.ascontiguousarray(leaf).tobytes())
     return found.hexdigest()[:16]
-
-
-def label_images(
-    network: Network,
-    images: Dataset,
-    labels: Sequence[str],
-    todo: Sequence[int],
-    output: Path,
-    confidence: float,
-) -> None:
-    """Looks at this process's share of images and writes what the network says.
-
-    Args:
-      network, output, confidence: see `rank`.
-      images, labels: the dataset, and `ranking.label_paths` of it.
-      todo: indices of the images that are not done yet.
-    """
-    process, processes = jax.process_index(), jax.process_count()
-    mine = todo[process::processes]
-    if not mine:
-        return
-    # Of this process alone: nothing is exchanged, so no process waits for another.
-    devices = jax.local_devices()
-    mesh = Mesh(np.array(devices), (parallel.AXIS,))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    options = without_labels(network.config.evaluation)
-    options["batch_size"] = -(-options["batch_size"] // len(devices)) * len(devices)
-    seen = look_at(
-        jax.device_put(network.forward, everywhere),
-        images,
-        mine,
-        num_classes=images.label_space.num_classes,
-        threshold=confidence,
-        sharding=NamedSharding(mesh, PartitionSpec(parallel.AXIS)),
-        **options,
-    )
-    log = ranking.Progress(output, process)
-    try:
-        shown = progress("ranking") if parallel.is_main() else nullcontext(_silent)
-        with ThreadPoolExecutor(_WRITERS) as pool, shown as tell:
-            waiting, written = collections.deque(), 0
-            for index, one in seen:
-                name, label = images.names[index], labels[index]
-                save = ranking.save_image
-                future = pool.submit(save, output, name, label, one, images.label_space)
-                waiting.append(future)
-                if len(waiting) > _WAITING:
-                    log.add(waiting.popleft().result())
-                    written += 1
-                    tell(written, len(mine))
-            for future in waiting:
-                log.add(future.result())
-            tell(len(mine), len(mine))
-    finally:
-        log.close()
-
-
-def _silent(done: int, count: int) -> None:
-    """Of several processes one speaks, of its own share."""
 
 
 def load_network(workdir: str, checkpoint: str) -> Network:

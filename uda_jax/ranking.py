@@ -30,10 +30,8 @@ from uda_jax.data.images import IMAGE_SUFFIXES
 from uda_jax.data.own import FACTS, SCORES
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
-from uda_jax.labelling import Seen
-from uda_jax.labels import LabelSpace
+from uda_jax.pseudo_labels import Row
 from uda_jax.runs import differences
-from uda_jax.visualize import png
 
 # Facts that may differ when a ranking goes on: the weights have a digest.
 _FREE = ("network", "step", "commit")
@@ -41,25 +39,6 @@ _COLUMNS = (
     *("rank", "part", "name", "score", "entropy", "rare_factor", "confidence"),
     *("labelled", "image"),
 )
-
-
-class Row(NamedTuple):
-    """What is known of an image that is done: a line of progress_*.jsonl.
-
-    Attributes:
-      name: in the dataset.
-      label: path of its pseudo-label in the folder.
-      entropy, confidence: see `Seen`.
-      labelled: share of its pixels with a pseudo-label.
-      present: train ids of the classes that it shows.
-    """
-
-    name: str
-    label: str
-    entropy: float
-    confidence: float
-    labelled: float
-    present: tuple[int, ...]
 
 
 class Part(NamedTuple):
@@ -143,76 +122,6 @@ def open_folder(output: Path, facts: Mapping[str, Any]) -> None:
             " give a new or empty folder."
         )
     write_atomically(path, json.dumps(facts, indent=1) + "\n")
-
-
-def read_progress(output: Path) -> dict[str, Row]:
-    """Name -> row of the images that are done and whose pseudo-label is there.
-
-    A last line that a kill cut short is left out.
-    """
-    rows = {}
-    for path in sorted(output.glob("progress_*.jsonl")):
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                values = json.loads(line)
-                row = Row(**{**values, "present": tuple(values["present"])})
-            except (ValueError, TypeError, KeyError):
-                continue
-            rows[row.name] = row
-    return {k: row for k, row in rows.items() if (output / row.label).is_file()}
-
-
-def save_image(
-    output: Path, name: str, label: str, seen: Seen, space: LabelSpace
-) -> Row:
-    """Writes an image's pseudo-label twice, each whole or not at all.
-
-    Raises:
-      UserError: the network's probabilities are not finite.
-    """
-    if not np.isfinite(seen.entropy):
-        raise UserError(
-            f"the network's probabilities of image {name} are not finite: its training "
-            "diverged, so rank with another checkpoint or run."
-        )
-    # Labels shrink well at any level; a higher one takes longer than small networks.
-    files = {
-        output / label: png(seen.label, compress_level=1),
-        output / label.replace("labels", "colors", 1): png(
-            seen.label, colors=space.colors, compress_level=1
-        ),
-    }
-    for path, data in files.items():
-        write_atomically(path, data)
-    return Row(
-        name=name,
-        label=label,
-        entropy=float(seen.entropy),
-        confidence=float(seen.confidence),
-        labelled=float(np.mean(seen.label < space.num_classes)),
-        present=tuple(int(c) for c in np.flatnonzero(seen.present)),
-    )
-
-
-class Progress:
-    """Appends lines to this process's progress file.
-
-    A line that a kill cut short ends where the next one begins.
-    """
-
-    def __init__(self, output: Path, process: int):
-        path = output / f"progress_{process}.jsonl"
-        cut = path.exists() and not path.read_bytes().endswith(b"\n")
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (kept open)
-        if cut:
-            self._file.write("\n")
-
-    def add(self, row: Row) -> None:
-        self._file.write(json.dumps(row._asdict()) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def divide(

@@ -5,6 +5,7 @@ colour (255, ignored) is black, or leaves the photograph as it is.
 """
 
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -48,6 +49,19 @@ def png(
     stream = io.BytesIO()
     image.save(stream, format="PNG", compress_level=compress_level)
     return stream.getvalue()
+
+
+def without_palette(data: bytes) -> bytes:
+    """The label map of `png` with colours as a grey one, of the same pixels.
+
+    Both forms have the same compressed data behind another header, so this takes no
+    time worth naming, and compressing twice would.
+    """
+    header, rest = bytearray(data[12:29]), data[33:]  # IHDR without its length; chunks
+    header[13] = 0  # colour type: 3 is a palette, 0 grey
+    checked = bytes(header) + zlib.crc32(header).to_bytes(4, "big")
+    palette = 12 + int.from_bytes(rest[:4], "big")  # PLTE comes next
+    return data[:12] + checked + rest[palette:]
 
 
 def overlay(
