@@ -9,8 +9,11 @@ standard error of its mean (s.e.: standard deviation / root of n).  Rows of sing
 get a bootstrap interval over the test images, and the paired interval of their gain.
 Runs that were not scored alike, or whose seeds do not pair, are refused.
 
-With --rarest-third before the name of the markers two more columns show the mean IoU
+With --rarest-third two more columns show the mean IoU
 of the rarest third of the classes and its gain; a line below says which they are.
+With --report=FILE it is of that file in each workdir instead of report.json, such as
+evaluate_latest.json of --mode=evaluate; each seed may then have images of its own,
+the same for all rows.
 """
 
 import dataclasses
@@ -27,8 +30,15 @@ from uda_jax.metrics import Report
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
 
 
-def read_rows(arguments: list[str]) -> dict[str, list[Report]]:
+def read_rows(
+    arguments: list[str], report: str = "report.json"
+) -> dict[str, list[Report]]:
     """The reports of NAME=WORKDIR[,WORKDIR...], by name.
+
+    Args:
+      arguments: the rows.
+      report: which file of a workdir; of report.json all are of the same images, of
+        another those of one seed.
 
     Raises:
       UserError: a name twice, a report that is missing or was made otherwise than the
@@ -42,17 +52,18 @@ def read_rows(arguments: list[str]) -> dict[str, list[Report]]:
             raise UserError(f'"{name}" names two rows: give each its own name.')
         workdirs = [Path(folder) for folder in folders.split(",")]
         baseline = baseline or workdirs
-        rows[name] = [Report.load(workdir / "report.json") for workdir in workdirs]
+        rows[name] = [Report.load(workdir / report) for workdir in workdirs]
         if len(workdirs) > len(baseline):
             raise UserError(
                 f'"{name}" has {len(workdirs)} runs and the first row {len(baseline)}: '
                 "a gain needs a run of the first row for each."
             )
-        first = next(iter(rows.values()))[0]
-        for workdir, other, report in zip(workdirs, baseline, rows[name], strict=False):
-            if difference := first.unlike(report):
+        first = next(iter(rows.values()))
+        for i, (workdir, other) in enumerate(zip(workdirs, baseline, strict=False)):
+            k = 0 if report == "report.json" else i
+            if difference := first[k].unlike(rows[name][i]):
                 raise UserError(
-                    f"{workdir} {difference}, unlike {baseline[0]}: evaluate both in "
+                    f"{workdir} {difference}, unlike {baseline[k]}: evaluate both in "
                     "one way, or make two tables."
                 )
             seeds = _seed(workdir), _seed(other)
@@ -159,13 +170,15 @@ def _score_and_gain(reports: list[Report], first: list[Report]) -> tuple[str, st
 
 
 def main(arguments: list[str]) -> None:
-    rarest_third = "--rarest-third" in arguments[:1]
-    arguments = arguments[rarest_third:]
-    if len(arguments) < 2 or not all("=" in row for row in arguments[1:]):
+    options = [x for x in arguments if x.startswith("--")]
+    marker, *rows = [x for x in arguments if not x.startswith("--")] or [""]
+    reports = [x.split("=", 1)[1] for x in options if x.startswith("--report=")]
+    known = len(reports) + options.count("--rarest-third")
+    if not rows or not all("=" in row for row in rows) or known < len(options):
         sys.exit(__doc__)
-    marker, *rows = arguments
     try:
-        text = table(read_rows(rows), rarest_third=rarest_third)
+        found = read_rows(rows, *reports[:1])
+        text = table(found, rarest_third="--rarest-third" in options)
     except UserError as error:
         sys.exit(f"uda_jax: {error}")
     replace_block(DOCUMENT, marker, text)

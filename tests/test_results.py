@@ -1,5 +1,6 @@
 """The tables of `scripts/results.py`."""
 
+import dataclasses
 import json
 import sys
 
@@ -60,6 +61,21 @@ def test_refuses_runs_that_do_not_compare(runs, tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             results.read_rows(rows)
+
+
+def test_another_report_is_of_each_seeds_own_images(runs):
+    for folders in runs:
+        for seed, folder in enumerate(folders):
+            report = Report.load(f"{folder}/report.json")
+            own = {"confusions": report.confusion[None], "image_names": (f"{seed}",)}
+            dataclasses.replace(report, **own).save(f"{folder}/hard.json")
+    row = lambda name, folders: f"{name}={','.join(folders)}"
+    before, after = row("a", runs[0]), row("b", runs[1])
+    plain = results.table(results.read_rows([before, after]))
+    assert results.table(results.read_rows([before, after], "hard.json")) == plain
+    runs[1][:2] = runs[1][1::-1]
+    with pytest.raises(UserError, match="b1 is of other images, unlike .*a0"):
+        results.read_rows([before, row("b", runs[1])], "hard.json")
 
 
 def test_an_ensemble_has_no_seed(runs, tmp_path):
