@@ -1,5 +1,6 @@
 """scripts/intrada.sh with a program that only writes down how it was called."""
 
+import json
 import shutil
 import subprocess
 
@@ -79,3 +80,35 @@ def test_it_stops_where_a_stage_fails(script):
 def test_mistakes_show_before_anything_is_run(script, arguments, words):
     code, err, calls = script(*arguments)
     assert code == 2 and words in err and not calls
+
+
+@pytest.mark.slow
+def test_the_real_stages_and_again(minicity, tmp_path):
+    """The whole of it on tiny images; repeated, no stage does anything twice."""
+    workdir = tmp_path / "w"
+    roots = [f"--config.{x}.root={minicity}/source" for x in ("source", "validation")]
+    roots += [f"--config.{x}.root={minicity}/target" for x in ("target", "test")]
+    command = [
+        *("bash", ROOT / "scripts/intrada.sh", "configs/intrada_minicity.py", workdir),
+        *(*roots, "--config.init_from=", "--config.steps=2", "--easy_fraction=0.5"),
+        *("--config.data.threads=0", "--config.model.width=0.125"),
+    ]
+    run = lambda: subprocess.run(command, capture_output=True, text=True)
+    first = run()
+    assert first.returncode == 0, first.stderr
+    assert "6 images ranked: 3 easy, 3 hard" in first.stdout
+    config = json.loads((workdir / "intra/config.json").read_text())
+    assert config["source"]["root"] == str(workdir / "rank/easy.jsonl")
+    for part in ("source", "target"):
+        assert config[part]["reader"] == "manifest"
+    reports = [workdir / stage / "report.json" for stage in ("inter", "intra")]
+    assert reports[0].read_text() != reports[1].read_text()
+    files = {p: p.stat().st_mtime_ns for p in (workdir / "rank/labels").rglob("*.png")}
+    assert len(files) == 6
+    (workdir / "rank/scores.csv").unlink()  # as if it had been stopped there
+    rows = len((workdir / "inter/metrics.jsonl").read_text().splitlines())
+    second = run()
+    assert second.returncode == 0, second.stderr
+    assert (workdir / "rank/scores.csv").exists()
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    assert len((workdir / "inter/metrics.jsonl").read_text().splitlines()) == rows

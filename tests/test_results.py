@@ -74,7 +74,7 @@ def test_another_report_is_of_each_seeds_own_images(runs):
     plain = results.table(results.read_rows([before, after]))
     assert results.table(results.read_rows([before, after], "hard.json")) == plain
     runs[1][:2] = runs[1][1::-1]
-    with pytest.raises(UserError, match="b1 is of other images, unlike .*a0"):
+    with pytest.raises(UserError, match=r"b1 is of other images, unlike .*a0"):
         results.read_rows([before, row("b", runs[1])], "hard.json")
 
 
