@@ -4,8 +4,8 @@
 # CONFIG is configs/intrada_*.py, for another stage 3 than `intra` with its name behind a
 # colon.  Stage 1 goes to WORKDIR/inter, the ranking to WORKDIR/rank, stage 3 to
 # WORKDIR/<its name>.  Repeating the command goes on at the stage that it had reached.
-# Options, all as --name=value: --normalize, --easy_fraction, --confidence and
-# --checkpoint are the ranking's; --config.x is both trainings', but what concerns the
+# Options, all as --name=value: --normalize, --easy_fraction, --confidence, --class_share,
+# --flip, --scales and --checkpoint are the ranking's; --config.x is both trainings', but what concerns the
 # data of source and target only stage 1's; --from_inter starts stage 3 from stage 1.
 if [ $# -lt 2 ]; then
   echo "usage: bash scripts/intrada.sh CONFIG WORKDIR [options]" >&2
@@ -18,7 +18,8 @@ shift 2
 first=() last=() ranking=()
 for option in "$@"; do
   case "$option" in
-    --normalize | --easy_fraction=* | --confidence=* | --checkpoint=*)
+    --normalize | --easy_fraction=* | --confidence=* | --class_share=* | --flip | \
+      --scales=* | --checkpoint=*)
       ranking+=("$option") ;;
     --coordinator=* | --num_processes=* | --process_id=* | --debug)
       first+=("$option") last+=("$option") ranking+=("$option") ;;

@@ -55,6 +55,18 @@ def test_what_is_seen_by_hand():
         np.testing.assert_array_equal(seen.present, held)
 
 
+def test_certainty_is_in_sixteenths_of_octaves():
+    dataset = images(1)
+    seen = look(dataset, certainty=True)[0]
+    p = np.array(jax.nn.softmax(normalize(dataset[0]["image"]) @ MATRIX)).max(-1)
+    octaves = -np.log2(1 - p.astype(np.float64) + 2.0**-16)
+    wanted = np.clip(16 * octaves, 0, 255)
+    assert seen.certainty.dtype == np.uint8 and len(np.unique(seen.certainty)) > 8
+    near = np.abs(wanted - seen.certainty - 0.5)  # floor, of float32
+    assert near.max() < 0.51
+    assert look(dataset)[0].certainty is None
+
+
 def test_batches_change_nothing():
     dataset = [*images(3), *images(2, (4, 4)), *images(2)]
     alone = look(dataset)

@@ -263,9 +263,37 @@ def test_unsure_pixels_can_stay_without_a_label(world):
         assert (label < 13).mean() == pytest.approx(row.labelled)
 
 
+def test_a_share_of_each_class_can_have_labels(world, whole):
+    folder = world / "shares"
+    rows = ranked(world, "shares", class_share=0.5).rows
+    assert [row.name for row in rows] == [row.name for row in whole[1].rows]
+    read = lambda kind, row: read_raw_label(folder / kind / f"{row.name}.png")
+    labels, certain, kept = (
+        np.stack([read(kind, row) for row in rows])
+        for kind in ("labels", "certainty", "surest")
+    )
+    assert len(np.unique(labels)) > 1
+    for c in np.unique(labels):
+        mine = labels == c
+        left, lost = certain[mine & (kept == c)], certain[mine & (kept == 255)]
+        assert len(left) >= 0.5 * mine.sum()
+        assert (left > left.min()).sum() < 0.5 * mine.sum()  # no more than need be
+        assert not len(lost) or lost.max() < left.min()
+        assert (kept[mine] == c).sum() + (kept[mine] == 255).sum() == mine.sum()
+    easy = {"reader": "manifest", "root": str(folder / "easy.jsonl")}
+    np.testing.assert_array_equal(open_dataset(easy, SPACE)[0]["label"], kept[0])
+    about = json.loads((folder / "easy.jsonl").read_text().splitlines()[0])["about"]
+    assert about["class_share"] == 0.5
+    ranked(world, "shares", class_share=1.0)
+    np.testing.assert_array_equal(read("surest", rows[0]), labels[0])
+    assert float(scores(folder)[0]["labelled"]) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"class_share": 0.0}, r"--class_share=0.0 is outside \(0, 1\]"),
+        ({"class_share": 0.5}, "another ranking .certainty: False -> True"),
         ({"confidence": 0.5}, "another ranking .confidence: 0.0 -> 0.5"),
         ({"confidence": 1.0}, r"outside \[0, 1\)"),
         ({"easy_fraction": 0.1}, "leaves no easy one"),
@@ -301,7 +329,8 @@ def test_the_command(world, whole, tmp_path, capsys):
     run = runs.load_run(world / "run")
     config.init_from = str(world / "run")
     file = write_config(tmp_path / "config.py", config)
-    rank.main([f"--config={file}", f"--output={tmp_path / 'rank'}"])
+    command = [f"--config={file}", f"--output={tmp_path / 'rank'}"]
+    rank.main(command)
     out = capsys.readouterr().out
     assert "6 images ranked: 4 easy, 2 hard" in out
     assert f"--config {NEXT} --workdir {tmp_path}/intra" in out
@@ -313,10 +342,17 @@ def test_the_command(world, whole, tmp_path, capsys):
         ([f"--config={file}", "--checkpoint=best"], "--checkpoint is of a --workdir"),
         ([f"--config={file}", "--config.init_from="], "needs trained weights"),
         ([f"--workdir={world / 'run'}", "--config.seed=1"], "is no option"),
+        ([f"--workdir={world / 'run'}", "--scales=1;2"], "write --scales=1,1.25"),
     ):
         with pytest.raises(UserError, match=words):
             rank.main([*arguments, f"--output={tmp_path / 'other'}"])
     assert not (tmp_path / "other").exists()
+    command[1] += "_twice"
+    rank.main([*command, "--flip", "--scales=1,1.5"])
+    facts = json.loads((tmp_path / "rank_twice/ranking.json").read_text())
+    look = facts["evaluation"]
+    assert look["flip"] is True and look["scales"] == [1.0, 1.5]
+    assert scores(tmp_path / "rank_twice")[0]["score"] != scores(whole[0])[0]["score"]
 
 
 def test_two_processes_of_two_devices_rank_as_one(world, whole, tmp_path):

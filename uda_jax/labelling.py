@@ -28,22 +28,26 @@ class Seen(NamedTuple):
       entropy: of `acquisition.entropy_score`.
       present: bool [C], the classes that are the likeliest of a pixel, sure or not.
       confidence: mean over the pixels of the largest probability.
+      certainty: uint8 [H, W], that probability p in steps of a sixteenth of an octave
+        of 1 - p, floor(-16 log2(1 - p + 2^-16)) clipped to [0, 255]; None if it was not
+        asked for.
     """
 
     label: np.ndarray
     entropy: np.ndarray
     present: np.ndarray
     confidence: np.ndarray
+    certainty: np.ndarray | None = None
 
 
 @partial(
     jax.jit,
     static_argnames=(
         *("num_classes", "mode", "window", "stride", "scales", "flip", "resize"),
-        *("align_corners", "per_pass", "output_size"),
+        *("align_corners", "per_pass", "output_size", "certainty"),
     ),
 )
-def _look(forward, image, threshold, *, num_classes, **options):
+def _look(forward, image, threshold, *, num_classes, certainty, **options):
     scores = probabilities(forward, image, **options)
     if scores.shape[-1] != num_classes:
         raise UserError(
@@ -57,7 +61,14 @@ def _look(forward, image, threshold, *, num_classes, **options):
         entropy=entropy_score(probs),
         present=(ids[..., None] == jnp.arange(num_classes)).any((1, 2)),
         confidence=jnp.mean(largest, (1, 2)),
+        certainty=_sixteenths_of_octaves(largest) if certainty else None,
     )
+
+
+def _sixteenths_of_octaves(largest: jax.Array) -> jax.Array:
+    """A trained network is sure of most pixels: 8 bits of p itself would all be one."""
+    octaves = -jnp.log2(1 - largest + 2.0**-16)
+    return jnp.clip(jnp.floor(16 * octaves), 0, 255).astype(jnp.uint8)
 
 
 def look_at(
@@ -67,6 +78,7 @@ def look_at(
     *,
     num_classes: int,
     threshold: float = 0.0,
+    certainty: bool = False,
     mode: str = "whole",
     window: Sequence[int] | None = None,
     stride: Sequence[int] | None = None,
@@ -90,6 +102,7 @@ def look_at(
       indices: which of its images.
       num_classes: C.
       threshold: a pixel gets a label if its largest probability is above it.
+      certainty: also tell it of each pixel.
       mode, window, stride, scales, flip, resize, align_corners: see
         `uda_jax.inference.inference_options`.
       size, filter, batch_size: as for `evaluate`.
@@ -123,7 +136,7 @@ def look_at(
         chosen, seen = pending.popleft()
         seen = jax.tree.map(np.asarray, seen)
         for place, index in enumerate(chosen):
-            yield index, Seen(*(x[place] for x in seen))
+            yield index, jax.tree.map(lambda x, place=place: x[place], seen)
 
     pending = collections.deque()
     for items in in_groups(read_ahead(load, indices), group, np.shape):
@@ -134,6 +147,7 @@ def look_at(
             put(np.concatenate([images, fill])),
             threshold,
             num_classes=num_classes,
+            certainty=certainty,
             per_pass=batch_size,
             output_size=images.shape[1:3],
             **options,

@@ -14,10 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uda_jax import parallel
 from uda_jax.data.dataset import Dataset
+from uda_jax.data.images import read_raw_label
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.labelling import Seen, look_at
-from uda_jax.labels import LabelSpace
+from uda_jax.labels import IGNORE, LabelSpace
 from uda_jax.progress import progress
 from uda_jax.visualize import png, without_palette
 
@@ -52,6 +53,7 @@ def label_images(
     output: Path,
     *,
     confidence: float,
+    certainty: bool = False,
     batch_size: int,
     **options: Any,
 ) -> None:
@@ -64,6 +66,7 @@ def label_images(
       todo: indices of the images that are not done yet.
       output: the folder.
       confidence: threshold of `look_at`.
+      certainty: keep it, for `surest_of_classes`.
       batch_size, **options: of the evaluation; see `look_at`.
     """
     process, processes = jax.process_index(), jax.process_count()
@@ -80,6 +83,7 @@ def label_images(
         mine,
         num_classes=images.label_space.num_classes,
         threshold=confidence,
+        certainty=certainty,
         batch_size=-(-batch_size // len(devices)) * len(devices),
         sharding=NamedSharding(mesh, PartitionSpec(parallel.AXIS)),
         **options,
@@ -129,7 +133,9 @@ def read_progress(output: Path) -> dict[str, Row]:
 def save_image(
     output: Path, name: str, label: str, seen: Seen, space: LabelSpace
 ) -> Row:
-    """Writes an image's pseudo-label twice, each whole or not at all.
+    """Writes an image's pseudo-label as ids and in colours, and its certainty if known.
+
+    Each file is there whole or not at all, the label's ids last.
 
     Raises:
       UserError: the network's probabilities are not finite.
@@ -141,12 +147,12 @@ def save_image(
         )
     # Labels shrink well at any level; a higher one takes longer than small networks.
     painted = png(seen.label, colors=space.colors, compress_level=1)
-    files = {
-        output / label: without_palette(painted),
-        output / label.replace("labels", "colors", 1): painted,
-    }
-    for path, data in files.items():
-        write_atomically(path, data)
+    files = {"colors": painted}
+    if seen.certainty is not None:
+        files["certainty"] = png(seen.certainty, compress_level=1)
+    files["labels"] = without_palette(painted)
+    for folder, data in files.items():
+        write_atomically(output / _beside(label, folder), data)
     return Row(
         name=name,
         label=label,
@@ -176,3 +182,54 @@ class Progress:
 
     def close(self) -> None:
         self._file.close()
+
+
+def surest_of_classes(
+    output: Path, rows: Sequence[Row], share: float, space: LabelSpace
+) -> list[Row]:
+    """Labels of the surest pixels of each class alone, in surest/<name>.png.
+
+    Class-balanced self-training (Zou et al., ECCV 2018): with one threshold for all
+    classes the rare ones, of which networks are never sure, would vanish.
+
+    Args:
+      output: folder of labels with their certainty.
+      rows: the images.
+      share: of the labelled pixels of a class, over all images, the least that keep
+        their label, in (0, 1]; as many as have one certainty are kept or lost together.
+      space: of the labels.
+
+    Returns:
+      The rows with their new labels.
+
+    Raises:
+      UserError: a file that cannot be read.
+    """
+    classes = space.num_classes
+    counts = np.zeros((classes, 256), np.int64)
+    read = lambda label, folder: read_raw_label(output / _beside(label, folder))
+    both = lambda row: (read(row.label, "labels"), read(row.label, "certainty"))
+    for row in rows:
+        label, certainty = both(row)
+        at = 256 * label.astype(int) + certainty
+        counts += np.bincount(at[label < classes], minlength=counts.size).reshape(
+            counts.shape
+        )
+    above = counts[:, ::-1].cumsum(1)[:, ::-1]  # pixels that are at least so certain
+    enough = above >= share * counts.sum(1, keepdims=True)
+    least = np.full(256, 255)
+    least[:classes] = enough.sum(1) - 1  # the highest certainty that leaves enough
+    result = []
+    for row in rows:
+        label, certainty = both(row)
+        label = np.where(certainty >= least[label], label, IGNORE).astype(np.uint8)
+        path = _beside(row.label, "surest")
+        write_atomically(output / path, png(label, compress_level=1))
+        labelled = float(np.mean(label < classes))
+        result.append(row._replace(label=path, labelled=labelled))
+    return result
+
+
+def _beside(label: str, folder: str) -> str:
+    """Another file of the image whose pseudo-label is labels/<name>.png."""
+    return label.replace("labels", folder, 1)

@@ -29,7 +29,7 @@ from uda_jax.data.fingerprint import fingerprint
 from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
 from uda_jax.predict import without_labels
-from uda_jax.pseudo_labels import label_images, read_progress
+from uda_jax.pseudo_labels import label_images, read_progress, surest_of_classes
 from uda_jax.ranking_pictures import write_pictures
 
 
@@ -57,6 +57,7 @@ def rank(
     normalize: bool = False,
     easy_fraction: float = 0.67,
     confidence: float = 0.0,
+    class_share: float | None = None,
 ) -> ranking.Part:
     """Scores, labels, ranks and divides the target images of a config.
 
@@ -69,6 +70,8 @@ def rank(
       normalize: multiply the entropy by `acquisition.rare_factor`.
       easy_fraction: share of the images that are easy, in (0, 1].
       confidence: a pixel gets a pseudo-label if its probability is above it.
+      class_share: of each class only this share of its pixels, the surest, keep their
+        label in the manifests; see `pseudo_labels.surest_of_classes`.
 
     Returns:
       The images in their order, and the division.
@@ -88,6 +91,11 @@ def rank(
             f"--confidence={confidence} is outside [0, 1): give the probability above "
             "which a pixel gets a label, 0 for all pixels."
         )
+    if class_share is not None and not 0 < class_share <= 1:
+        raise UserError(
+            f"--class_share={class_share} is outside (0, 1]: give the share of each "
+            "class's pixels, the surest ones, that keep their label."
+        )
     draw_minicity(config.benchmark, config.test)
     images = open_dataset(config.target, space, labels=False)
     paths, labels = ranking.image_paths(images), ranking.label_paths(images)
@@ -100,9 +108,15 @@ def rank(
         "classes": space.classes,
         "evaluation": without_labels(config.evaluation),
         "confidence": confidence,
+        "certainty": class_share is not None,
     }
     del options["evaluation"]["batch_size"]  # it changes no number
-    text = json.dumps([options, images.names, normalize, easy_fraction])
+    division = {
+        "normalize": normalize,
+        "easy_fraction": easy_fraction,
+        "class_share": class_share,
+    }
+    text = json.dumps([options, images.names, division])
     parallel.check_equal(text, "would rank otherwise")
     facts = {
         "network": network.name,
@@ -125,7 +139,8 @@ def rank(
     with parallel.mistakes_shared():
         label_images(
             network.forward, images, labels, todo, output,
-            confidence=confidence, **without_labels(config.evaluation),
+            confidence=confidence, certainty=options["certainty"],
+            **without_labels(config.evaluation),
         )  # fmt: skip
     with parallel.mistakes_shared():
         part = ranking.divide(
@@ -133,7 +148,10 @@ def rank(
             normalize=normalize, easy_fraction=easy_fraction,
         )  # fmt: skip
         if parallel.is_main():
-            about = {**facts, "normalize": normalize, "easy_fraction": easy_fraction}
+            about = {**facts, **division}
+            if class_share is not None:
+                rows = surest_of_classes(output, part.rows, class_share, space)
+                part = part._replace(rows=rows)
             write_pictures(output, part, images)
             ranking.write_lists(output, part, paths, about)
     return part
@@ -208,6 +226,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--confidence", type=float, default=0.0,
         help="probability above which a pixel gets a label (0: all pixels)",
     )  # fmt: skip
+    parser.add_argument(
+        "--class_share", type=float,
+        help="of each class only this share of its pixels, the surest, get a label",
+    )  # fmt: skip
+    parser.add_argument(
+        "--flip", action="store_true", help="look at the mirror image too"
+    )
+    parser.add_argument("--scales", help="look at these sizes, such as 1,1.25")
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, or auto")
     parser.add_argument("--num_processes", type=int, help="of a multi-host run")
     parser.add_argument("--process_id", type=int, help="of this process, from 0")
@@ -224,6 +250,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         chosen = load_start(load_config(arguments.config, overrides))
     else:
         chosen = load_network(arguments.workdir, arguments.checkpoint or "latest")
+    look = chosen.config.evaluation
+    if arguments.flip:
+        look.flip = True
+    if arguments.scales:
+        look.scales = _numbers(arguments.scales)
     output = Path(arguments.output)
     part = rank(
         chosen,
@@ -231,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         normalize=arguments.normalize,
         easy_fraction=arguments.easy_fraction,
         confidence=arguments.confidence,
+        class_share=arguments.class_share,
     )
     if not parallel.is_main():
         return
@@ -242,6 +274,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         chosen.config, output, chosen.arguments
     ):
         print(f"next:   {command}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--scales={text} is not a list of numbers: write --scales=1,1.25."
+        ) from None
 
 
 def run() -> None:

@@ -4,14 +4,16 @@
     progress_0.jsonl      a line for each image that is done, of process 0
     labels/<name>.png     pseudo-labels: uint8 train ids, 255 ignored
     colors/<name>.png     the same in the classes' colours
+    certainty/<name>.png  of the pixels, see `Seen`; with --class_share alone
+    surest/<name>.png     the labels that --class_share leaves; the manifests name these
     scores.csv            all images from the surest to the least sure
     easy.jsonl hard.jsonl manifests of the two parts, for config.source and .target
     easy_split.txt hard_split.txt   the same as list files, as IntraDA writes them
     scores.png pictures.png         the distribution; the easiest and the hardest
 
-All but the first four are written at the end, from the progress alone, so that other
-options for the division cost nothing; scores.csv comes last, and a folder without it is
-not finished.
+All from surest/ on is written at the end, from what is there, so that other options for
+the division cost nothing; scores.csv comes last, and a folder without it is not
+finished.
 """
 
 import csv
