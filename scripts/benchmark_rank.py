@@ -26,8 +26,8 @@ from uda_jax.benchmarks import (
 )
 from uda_jax.evaluate import make_forward
 from uda_jax.evaluate_run import score
+from uda_jax.label_files import label_images
 from uda_jax.predict import without_labels
-from uda_jax.pseudo_labels import label_images
 
 # Network's row, and the size that it sees.
 NETWORKS = {

@@ -13,7 +13,7 @@ import pytest
 from conftest import devices, run_two, write_config, write_minicity
 from ml_collections import ConfigDict
 
-from uda_jax import labelling, pseudo_labels, rank, ranking, runs, train
+from uda_jax import label_files, labelling, rank, ranking, runs, train
 from uda_jax.acquisition import RARE
 from uda_jax.benchmarks import open_dataset
 from uda_jax.checkpoints import Checkpoints
@@ -136,7 +136,7 @@ def test_no_stage_opens_a_label_of_the_target(world, whole, tmp_path):
 
 
 def test_stopped_and_repeated_is_the_same_ranking(world, whole, monkeypatch):
-    saved, write = [], pseudo_labels.save_image
+    saved, write = [], label_files.save_image
 
     def until_the_third(output, name, *rest):
         if len(saved) == 3:
@@ -144,19 +144,19 @@ def test_stopped_and_repeated_is_the_same_ranking(world, whole, monkeypatch):
         saved.append(name)
         return write(output, name, *rest)
 
-    monkeypatch.setattr(pseudo_labels, "save_image", until_the_third)
+    monkeypatch.setattr(label_files, "save_image", until_the_third)
     with pytest.raises(KeyboardInterrupt):
         ranked(world, "stopped")
     folder = world / "stopped"
     unfinished = {"reader": "manifest", "root": str(folder / "easy.jsonl")}
     with pytest.raises(UserError, match="not finished: repeat its command"):
         open_dataset(unfinished, SPACE)
-    done = pseudo_labels.read_progress(folder)
+    done = label_files.read_progress(folder)
     with open(folder / "progress_0.jsonl", "a") as file:
         file.write('{"name": "Minicity/cut')  # by a kill
     lost = next(iter(done))
     (folder / done[lost].label).unlink()
-    monkeypatch.setattr(pseudo_labels, "save_image", write)
+    monkeypatch.setattr(label_files, "save_image", write)
     looked = count_looks(monkeypatch)
     ranked(world, "stopped")
     assert sum(looked) == 6 - len(done) + 1  # those left, and the lost one
@@ -165,13 +165,13 @@ def test_stopped_and_repeated_is_the_same_ranking(world, whole, monkeypatch):
 
 
 def count_looks(monkeypatch):
-    looked, look = [], pseudo_labels.look_at
+    looked, look = [], label_files.look_at
 
     def spy(forward, images, indices, **options):
         looked.append(len(indices))
         return look(forward, images, indices, **options)
 
-    monkeypatch.setattr(pseudo_labels, "look_at", spy)
+    monkeypatch.setattr(label_files, "look_at", spy)
     return looked
 
 
@@ -187,7 +187,7 @@ def test_another_division_looks_at_nothing_again(world, monkeypatch):
     with pytest.raises(UserError, match=r"no part hard.jsonl: divide"):
         open_dataset(lost, SPACE, labels=False)
     for row in scores(folder):
-        present = pseudo_labels.read_progress(folder)[row["name"]].present
+        present = label_files.read_progress(folder)[row["name"]].present
         rare = sum(SPACE.classes[c] in RARE for c in present)
         factor = (5 - rare) / 5 + 0.5
         assert float(row["rare_factor"]) == pytest.approx(factor, rel=1e-5)
@@ -406,7 +406,7 @@ def test_memory_is_flat_in_the_number_of_images(world, tmp_path, monkeypatch):
 
         yield tell
 
-    monkeypatch.setattr(pseudo_labels, "progress", watching)
+    monkeypatch.setattr(label_files, "progress", watching)
     part = rank.rank(network, tmp_path / "rank")
     assert len(part.rows) == count and part.easy == 6_700
     assert resident[count] - resident[1_000] < 50, resident  # MiB

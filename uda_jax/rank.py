@@ -28,8 +28,8 @@ from uda_jax.config_files import load_config, parse_beside_config
 from uda_jax.data.fingerprint import fingerprint
 from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
+from uda_jax.label_files import label_images, read_progress, surest_of_classes
 from uda_jax.predict import without_labels
-from uda_jax.pseudo_labels import label_images, read_progress, surest_of_classes
 from uda_jax.ranking_pictures import write_pictures
 
 
@@ -71,7 +71,7 @@ def rank(
       easy_fraction: share of the images that are easy, in (0, 1].
       confidence: a pixel gets a pseudo-label if its probability is above it.
       class_share: of each class only this share of its pixels, the surest, keep their
-        label in the manifests; see `pseudo_labels.surest_of_classes`.
+        label in the manifests; see `label_files.surest_of_classes`.
 
     Returns:
       The images in their order, and the division.

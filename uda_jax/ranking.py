@@ -32,7 +32,7 @@ from uda_jax.data.images import IMAGE_SUFFIXES
 from uda_jax.data.own import FACTS, SCORES
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
-from uda_jax.pseudo_labels import Row
+from uda_jax.label_files import Row
 from uda_jax.runs import differences
 
 # Facts that may differ when a ranking goes on: the weights have a digest.
