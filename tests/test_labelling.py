@@ -5,7 +5,7 @@ import pytest
 
 from uda_jax.augment import normalize
 from uda_jax.errors import UserError
-from uda_jax.labelling import look_at
+from uda_jax.labelling import look_at, pseudo_labels_and_certainty
 from uda_jax.labels import IGNORE
 
 C = 4
@@ -41,7 +41,7 @@ def assert_same(seen, other):
 
 def test_what_is_seen_by_hand():
     dataset = images(2)
-    for index, seen in look(dataset, threshold=0.6).items():
+    for index, seen in look(dataset, given=0.6).items():
         p = np.array(jax.nn.softmax(normalize(dataset[index]["image"]) @ MATRIX))
         label = np.where(p.max(-1) > 0.6, p.argmax(-1), IGNORE)
         assert 0.2 < (label == IGNORE).mean() < 0.8
@@ -57,7 +57,7 @@ def test_what_is_seen_by_hand():
 
 def test_certainty_is_in_sixteenths_of_octaves():
     dataset = images(1)
-    seen = look(dataset, certainty=True)[0]
+    seen = look(dataset, tell=pseudo_labels_and_certainty)[0]
     p = np.array(jax.nn.softmax(normalize(dataset[0]["image"]) @ MATRIX)).max(-1)
     octaves = -np.log2(1 - p.astype(np.float64) + 2.0**-16)
     wanted = np.clip(16 * octaves, 0, 255)

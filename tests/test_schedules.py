@@ -32,6 +32,30 @@ def test_poly_laid_out_for_more_steps_than_are_run():
         poly(0.1, 20, horizon=10)
 
 
+@pytest.mark.parametrize(
+    ("form", "start"), [("linear", 0.0), ("exponential", 0.05 * 5e-4)]
+)
+def test_the_warmups_of_ss_ada(form, start):
+    name = {"linear": "linear", "exponential": "exp"}[form]
+    golden = np.load(ROOT / "tests/goldens/tufl_ssada.npz")[f"ssada/lr_used_{name}"]
+    options = dict(warmup_steps=1000, warmup_start=start, warmup_form=form)
+    late = jax.vmap(poly(0.05, 2000, legacy_offset=True, **options))(jnp.arange(2000))
+    np.testing.assert_allclose(late, golden[:, 0], rtol=2e-5)
+    np.testing.assert_allclose(golden[:, 1], 10 * golden[:, 0])  # the heads
+    ours = jax.vmap(poly(0.05, 2000, **options))(jnp.arange(1999))
+    np.testing.assert_array_equal(ours, late[1:])
+    # A step that is no array, and one past the end.
+    assert float(poly(0.05, 2000, legacy_offset=True, **options)(0)) == np.float32(0.05)
+    assert float(poly(0.05, 2000, legacy_offset=True, **options)(2001)) == 0
+
+
+def test_a_warmup_that_cannot_rise_is_refused():
+    with pytest.raises(UserError, match=r'did you mean "linear"'):
+        poly(0.1, 10, warmup_steps=2, warmup_form="liner")
+    with pytest.raises(UserError, match=r"warmup_start=0\.0, from which"):
+        poly(0.1, 10, warmup_steps=2, warmup_start=0.0)
+
+
 def test_poly_ends_at_zero():
     rate = poly(0.1, 10)
     assert float(rate(jnp.int32(10))) == float(rate(jnp.int32(12))) == 0

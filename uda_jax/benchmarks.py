@@ -77,12 +77,20 @@ def base_config(name: str) -> ConfigDict:
             "target": dict(benchmark.target),
             "test": dict(benchmark.test),
             "validation": dict(benchmark.validation),
+            # Target images that have labels, for methods that learn from some.
+            "labelled": {},
+            # (step, how many target images get a label then), and how; see
+            # `uda_jax.rounds`.
+            "rounds": (),
+            "active": {},
             "data": {
                 "source": dict(benchmark.geometry),
                 "target": dict(benchmark.target_geometry or benchmark.geometry),
                 "sampling": dict(benchmark.sampling),
                 # Batch entry -> row of a sampling: further examples of the source.
                 "streams": {},
+                # A second, independent draw of the target: SS-ADA's CutMix partner.
+                "partner": False,
                 # Folder of DAFormer's sample_class_stats.json; "" counts classes here.
                 "class_statistics": "",
                 # Where `python -m uda_jax.data.prepare` writes; "" reads originals.

@@ -20,7 +20,13 @@ KINDS = ("latest", "best")
 
 def has_checkpoint(directory: Path) -> bool:
     """Whether a complete checkpoint is in a folder that need not exist."""
-    return any(path.name.isdigit() for path in directory.glob("*"))
+    return latest_step(directory) is not None
+
+
+def latest_step(directory: Path) -> int | None:
+    """Of the complete checkpoints in a folder that need not exist; None for none."""
+    names = (path.name for path in directory.glob("*"))
+    return max((int(name) for name in names if name.isdigit()), default=None)
 
 
 class Checkpoints:
@@ -59,6 +65,13 @@ class Checkpoints:
         """Starts writing `state`; `miou` makes it a candidate for the best one."""
         metrics = None if miou is None else {"miou": float(miou)}
         self._checkpointer.save_async(step, state, metrics=metrics, overwrite=True)
+
+    def keep(self, step: int, state: PyTree) -> None:
+        """Returns when `state` is on disk; writes nothing where that step is there."""
+        self.wait()
+        if step not in self.steps():
+            self.save(step, state)
+            self.wait()
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""

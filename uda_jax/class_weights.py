@@ -1,9 +1,12 @@
-"""Weights of the classes in TUFL's losses, as tables.
+"""Weights of the classes in a loss: TUFL's tables, and SS-ADA's two formulas.
 
-Yan et al., T-ITS 2023 (released code): 1 / ln(1.10 + frequency of the class's pixels in
-the source dataset), then multiplied by hand for rare classes.
+TUFL, Yan et al., T-ITS 2023 (released code): 1 / ln(1.10 + frequency of the class's
+pixels in the source dataset), then multiplied by hand for rare classes.  SS-ADA
+(released code): between 1 and an upper value, anew in each round of labelling.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from uda_jax.errors import UserError, did_you_mean
@@ -125,3 +128,55 @@ def from_frequencies(frequencies: np.ndarray) -> np.ndarray:
             "from 0 to 1."
         )
     return (1 / np.log(1.10 + values)).astype(np.float32)
+
+
+def from_iou(iou: jax.Array, upper: float = 2.0) -> jax.Array:
+    """w_c = 1 + (1 - IoU_c) * (upper - 1): SS-ADA's "iou_class".  Runs under jit.
+
+    Args:
+      iou: [C] in [0, 1], not percent; 0 for a class that does not occur.
+      upper: the weight of a class with IoU 0, at least 1.
+
+    Returns:
+      [C] float32 in [1, upper].
+
+    Raises:
+      UserError: upper is below 1 or not finite.
+    """
+    return _between_1_and(upper, 1 - jnp.asarray(iou, jnp.float32))
+
+
+def from_counts(counts: jax.Array, upper: float = 2.0) -> jax.Array:
+    """w_c = 1 + r_c * (upper - 1): SS-ADA's "num_class".  Runs under jit.
+
+    r_c = (median(f) / f_c) / max_k (median(f) / f_k) for the frequencies f = count /
+    total; median and total cancel, which leaves r_c = min(counts) / count_c.
+
+    Args:
+      counts: [C] pixels of each class, at least 0.  A class with 0 is treated as if it
+        had the smallest count above 0; if all are 0, all weigh `upper`, as equal counts
+        do.
+      upper: the weight of the rarest class, at least 1.
+
+    Returns:
+      [C] float32 in [1, upper].
+
+    Raises:
+      UserError: upper is below 1 or not finite.
+
+    Difference from the original: there a class without pixels gives inf or NaN.
+    """
+    values = jnp.asarray(counts, jnp.float32)
+    present = values > 0
+    rarest = jnp.min(jnp.where(present, values, jnp.inf))
+    return _between_1_and(upper, jnp.where(present, rarest / values, 1.0))
+
+
+def _between_1_and(upper: float, need: jax.Array) -> jax.Array:
+    """1 + need * (upper - 1) for need [C] in [0, 1]."""
+    if not 1 <= upper < np.inf:
+        raise UserError(
+            f"upper is {upper}, the largest class weight: give a finite number of at "
+            "least 1."
+        )
+    return 1 + need * (upper - 1)

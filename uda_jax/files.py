@@ -33,3 +33,9 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> Path:
         os.unlink(temporary)
         raise
     return path
+
+
+def relative(path: Path, folder: Path) -> str:
+    """The path as seen from the folder, through links on both sides."""
+    ends = (os.path.realpath(path), os.path.realpath(folder))
+    return Path(os.path.relpath(*ends)).as_posix()

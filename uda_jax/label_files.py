@@ -17,7 +17,12 @@ from uda_jax.data.dataset import Dataset
 from uda_jax.data.images import read_raw_label
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
-from uda_jax.labelling import Seen, look_at
+from uda_jax.labelling import (
+    Seen,
+    look_at,
+    pseudo_labels,
+    pseudo_labels_and_certainty,
+)
 from uda_jax.labels import IGNORE, LabelSpace
 from uda_jax.progress import progress
 from uda_jax.visualize import png, without_palette
@@ -65,7 +70,7 @@ def label_images(
       labels: where in the folder their pseudo-labels go.
       todo: indices of the images that are not done yet.
       output: the folder.
-      confidence: threshold of `look_at`.
+      confidence: threshold of `labelling.pseudo_labels`.
       certainty: keep it, for `surest_of_classes`.
       batch_size, **options: of the evaluation; see `look_at`.
     """
@@ -82,8 +87,8 @@ def label_images(
         images,
         mine,
         num_classes=images.label_space.num_classes,
-        threshold=confidence,
-        certainty=certainty,
+        tell=pseudo_labels_and_certainty if certainty else pseudo_labels,
+        given=confidence,
         batch_size=-(-batch_size // len(devices)) * len(devices),
         sharding=NamedSharding(mesh, PartitionSpec(parallel.AXIS)),
         **options,

@@ -16,6 +16,8 @@ from uda_jax.errors import UserError
 from uda_jax.inference import inference_options, probabilities
 from uda_jax.labels import IGNORE
 
+PyTree = Any
+
 _IN_FLIGHT = 2  # batches dispatched to the device and not yet read back
 
 
@@ -40,29 +42,38 @@ class Seen(NamedTuple):
     certainty: np.ndarray | None = None
 
 
+def pseudo_labels(probs: jax.Array, threshold: jax.Array) -> Seen:
+    """Of probabilities [B, H, W, C] that sum to 1; for `look_at`."""
+    largest, ids = jnp.max(probs, -1), jnp.argmax(probs, -1)
+    return Seen(
+        label=jnp.where(largest > threshold, ids, IGNORE).astype(jnp.uint8),
+        entropy=entropy_score(probs),
+        present=(ids[..., None] == jnp.arange(probs.shape[-1])).any((1, 2)),
+        confidence=jnp.mean(largest, (1, 2)),
+    )
+
+
+def pseudo_labels_and_certainty(probs: jax.Array, threshold: jax.Array) -> Seen:
+    """The same with `Seen.certainty`."""
+    certainty = _sixteenths_of_octaves(jnp.max(probs, -1))
+    return pseudo_labels(probs, threshold)._replace(certainty=certainty)
+
+
 @partial(
     jax.jit,
     static_argnames=(
-        *("num_classes", "mode", "window", "stride", "scales", "flip", "resize"),
-        *("align_corners", "per_pass", "output_size", "certainty"),
+        *("tell", "num_classes", "mode", "window", "stride", "scales", "flip"),
+        *("resize", "align_corners", "per_pass", "output_size"),
     ),
 )
-def _look(forward, image, threshold, *, num_classes, certainty, **options):
+def _look(forward, image, given, *, tell, num_classes, **options):
     scores = probabilities(forward, image, **options)
     if scores.shape[-1] != num_classes:
         raise UserError(
             f"the network has {scores.shape[-1]} classes and the label space "
             f"{num_classes}: give the label space that it was trained in."
         )
-    probs = scores / jnp.sum(scores, -1, keepdims=True)
-    largest, ids = jnp.max(probs, -1), jnp.argmax(probs, -1)
-    return Seen(
-        label=jnp.where(largest > threshold, ids, IGNORE).astype(jnp.uint8),
-        entropy=entropy_score(probs),
-        present=(ids[..., None] == jnp.arange(num_classes)).any((1, 2)),
-        confidence=jnp.mean(largest, (1, 2)),
-        certainty=_sixteenths_of_octaves(largest) if certainty else None,
-    )
+    return tell(scores / jnp.sum(scores, -1, keepdims=True), given)
 
 
 def _sixteenths_of_octaves(largest: jax.Array) -> jax.Array:
@@ -77,8 +88,8 @@ def look_at(
     indices: Sequence[int],
     *,
     num_classes: int,
-    threshold: float = 0.0,
-    certainty: bool = False,
+    tell: Callable[[jax.Array, Any], PyTree] = pseudo_labels,
+    given: Any = 0.0,
     mode: str = "whole",
     window: Sequence[int] | None = None,
     stride: Sequence[int] | None = None,
@@ -90,7 +101,7 @@ def look_at(
     align_corners: bool = True,
     batch_size: int = 1,
     sharding: jax.sharding.NamedSharding | None = None,
-) -> Iterator[tuple[int, Seen]]:
+) -> Iterator[tuple[int, PyTree]]:
     """Looks at images one after the other, at the size that the network sees.
 
     A last incomplete batch is filled with copies, of which nothing is told.  Memory
@@ -101,8 +112,10 @@ def look_at(
       dataset: items {"image": uint8 [H, W, 3], ...}; no label is looked at.
       indices: which of its images.
       num_classes: C.
-      threshold: a pixel gets a label if its largest probability is above it.
-      certainty: also tell it of each pixel.
+      tell: (probabilities [B, H, W, C], given) -> arrays [B, ...], what is wanted of
+        an image; a function of a module, as it is compiled once for each.
+      given: to `tell`; of `pseudo_labels` the threshold: a pixel gets a label if its
+        largest probability is above it.
       mode, window, stride, scales, flip, resize, align_corners: see
         `uda_jax.inference.inference_options`.
       size, filter, batch_size: as for `evaluate`.
@@ -110,7 +123,7 @@ def look_at(
         must lie too; only the mode "whole" splits its work.
 
     Yields:
-      (index, Seen), each index once; images of one size in their order.
+      (index, what `tell` tells), each index once; images of one size in their order.
 
     Raises:
       UserError: options that do not fit each other, an image that cannot be read, a
@@ -132,7 +145,7 @@ def look_at(
             return images
         return jax.device_put(images, sharding)
 
-    def read_back() -> Iterator[tuple[int, Seen]]:
+    def read_back() -> Iterator[tuple[int, PyTree]]:
         chosen, seen = pending.popleft()
         seen = jax.tree.map(np.asarray, seen)
         for place, index in enumerate(chosen):
@@ -145,9 +158,9 @@ def look_at(
         seen = _look(
             forward,
             put(np.concatenate([images, fill])),
-            threshold,
+            given,
+            tell=tell,
             num_classes=num_classes,
-            certainty=certainty,
             per_pass=batch_size,
             output_size=images.shape[1:3],
             **options,

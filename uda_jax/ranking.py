@@ -19,7 +19,6 @@ finished.
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -31,7 +30,7 @@ from uda_jax.data.dataset import Dataset, Files
 from uda_jax.data.images import IMAGE_SUFFIXES
 from uda_jax.data.own import FACTS, SCORES
 from uda_jax.errors import UserError
-from uda_jax.files import write_atomically
+from uda_jax.files import relative, write_atomically
 from uda_jax.label_files import Row
 from uda_jax.runs import differences
 
@@ -197,19 +196,13 @@ def write_lists(
         paths = [images[part.indices[place]] for place in places]
         lines = [{"about": {**about, "part": name}}]
         lines += [
-            {"image": _relative(path, output), "label": part.rows[place].label}
+            {"image": relative(path, output), "label": part.rows[place].label}
             for path, place in zip(paths, places, strict=True)
         ]
         write_atomically(output / f"{name}.jsonl", _lines(map(json.dumps, lines)))
         listed = (f"{path.parent.name}/{path.name}" for path in paths)
         write_atomically(output / f"{name}_split.txt", _lines(listed))
     write_atomically(output / SCORES, table.getvalue())
-
-
-def _relative(path: Path, folder: Path) -> str:
-    """The path as seen from the folder, through links on both sides."""
-    ends = (os.path.realpath(path), os.path.realpath(folder))
-    return Path(os.path.relpath(*ends)).as_posix()
 
 
 def _lines(texts: Iterable[str]) -> str:

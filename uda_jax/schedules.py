@@ -3,7 +3,13 @@
 import jax
 import optax
 
-from uda_jax.errors import UserError
+from uda_jax.errors import UserError, did_you_mean
+
+# (from, to, share of the way) -> rate.
+WARMUPS = {
+    "exponential": lambda start, end, share: start * (end / start) ** share,
+    "linear": lambda start, end, share: start + (end - start) * share,
+}
 
 
 def poly(
@@ -13,18 +19,40 @@ def poly(
     power: float = 0.9,
     warmup_steps: int = 0,
     warmup_start: float = 1e-5,
+    warmup_form: str = "exponential",
     horizon: int = 0,
+    legacy_offset: bool = False,
 ) -> optax.Schedule:
     """lr(t) = learning_rate * (1 - (t - warmup) / (horizon - warmup))^power.
 
     The horizon is the run's own length, `steps`, unless it is given: MaxSquare and
     ADVENT lay the schedule out for 200,000 or 250,000 steps and stop long before.
 
-    During the warm-up (t <= warmup_steps, if any) TUFL's exponential rise:
-    lr(t) = warmup_start * (learning_rate / warmup_start)^(t / warmup_steps).  t counts
-    optimizer steps from 0.  Published TUFL runs use no warm-up.
-    """
+    During the warm-up (t <= warmup_steps, if any) the rate rises from warmup_start, by
+    default exponentially as in TUFL, whose published runs use none:
+    lr(t) = warmup_start * (learning_rate / warmup_start)^(t / warmup_steps).
+    warmup_form="linear" is SS-ADA's, whose warm-up starts at 0 and takes 1000 steps:
+    lr(t) = warmup_start + (learning_rate - warmup_start) * t / warmup_steps.
+    t counts optimizer steps from 0.
 
+    `legacy_offset`: SS-ADA's published programs are a step late; their first step has
+    the full learning_rate, and each later one lr(t - 1).
+
+    Raises:
+      UserError: an unknown form, an exponential rise from 0, or a horizon that ends
+        before the run.
+    """
+    if warmup_form not in WARMUPS:
+        raise UserError(
+            f'schedule.warmup_form is "{warmup_form}"'
+            f"{did_you_mean(str(warmup_form), WARMUPS)}; allowed are "
+            f"{', '.join(WARMUPS)}."
+        )
+    if warmup_steps and warmup_form == "exponential" and not warmup_start > 0:
+        raise UserError(
+            f"schedule.warmup_start={warmup_start}, from which no rate rises "
+            'exponentially: give one above 0, or warmup_form="linear".'
+        )
     if horizon and horizon < steps:
         raise UserError(
             f"schedule.horizon={horizon} ends before the run does (steps={steps}): "
@@ -38,10 +66,13 @@ def poly(
         rate = learning_rate * jax.numpy.clip(left, 0, 1) ** power
         if not warmup_steps:
             return rate
-        rise = (learning_rate / warmup_start) ** (step / warmup_steps)
-        return jax.numpy.where(step <= warmup_steps, warmup_start * rise, rate)
+        rise = WARMUPS[warmup_form](warmup_start, learning_rate, step / warmup_steps)
+        return jax.numpy.where(step <= warmup_steps, rise, rate)
 
-    return schedule
+    def late(step):
+        return jax.numpy.where(step == 0, learning_rate, schedule(step - 1))
+
+    return late if legacy_offset else schedule
 
 
 def constant(learning_rate: float, steps: int) -> optax.Schedule:

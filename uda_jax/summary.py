@@ -118,6 +118,11 @@ def assess(config, model: Model, state, test: Dataset, mesh: Mesh, step: int) ->
     )
 
 
+def forward_of(model: Model, state) -> jax.tree_util.Partial:
+    """The network of a state, for what one process does alone."""
+    return make_forward(model, *to_host((state.params["segmentor"], state.batch_stats)))
+
+
 def baseline_of(config: ConfigDict, report: Report) -> Report | None:
     """The evaluation of the run that this one started from or continues.
 
@@ -141,15 +146,11 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
     following = stages.next_commands(config, workdir, sys.argv[1:])
     baseline = baseline_of(config, report)
     report.save(workdir / "report.json")
-    # One process works here alone, so it needs arrays of its own.
-    params, batch_stats = to_host((state.params["segmentor"], state.batch_stats))
     predictors = {}
     if baseline is not None:
         predictors["before"] = Predictor.from_workdir(former)
     predictors["after" if predictors else "prediction"] = Predictor(
-        make_forward(model, params, batch_stats),
-        space,
-        **without_labels(config.evaluation),
+        forward_of(model, state), space, **without_labels(config.evaluation)
     )
     strips, captions = compare(test, predictors, space)
     picture = panel(strips, legend_of=(space.classes, space.colors), cell_width=320)

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from uda_jax import panels, parallel, runs, stages, summary, writers
+from uda_jax import panels, parallel, rounds, runs, stages, summary, writers
 from uda_jax.benchmarks import label_space_of
-from uda_jax.checkpoints import Checkpoints, has_checkpoint
+from uda_jax.checkpoints import Checkpoints, latest_step
 from uda_jax.factories import build
 from uda_jax.labels import LabelSpace
 from uda_jax.methods import METHODS
@@ -25,7 +25,7 @@ from uda_jax.methods.method import Method, Network
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
 from uda_jax.optimizers import base_rate, make_optimizer
-from uda_jax.training_data import open_training_data
+from uda_jax.training_data import Division, TrainingData, open_training_data
 
 PyTree = Any
 
@@ -169,6 +169,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     workdir, mesh = Path(workdir), parallel.make_mesh()
     runs.check_config(config)
     stages.check_stages(config)
+    rounds.rounds_of(config)
     parallel.check_batch(config.batch_size, config.accumulate_steps, mesh)
     label_space = label_space_of(config)
     model = runs.make_model(config)
@@ -181,9 +182,16 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         rate = base_rate(**config.discriminator, steps=config.steps)
         rates["optimizer/discriminator_learning_rate"] = rate
     runs.check_workdir(workdir, config)
-    data = open_training_data(
-        config, needs_target=method_needs_target(config), workdir=workdir
-    )
+    done = latest_step(workdir / "checkpoints")
+    resumes = done is not None
+
+    def open_data(division: Division | None) -> TrainingData:
+        needs_target = method_needs_target(config)
+        return open_training_data(
+            config, needs_target=needs_target, workdir=workdir, division=division
+        )
+
+    data = open_data(rounds.division_before(config, workdir, done or 0))
     method = build(
         METHODS,
         "method",
@@ -196,7 +204,6 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         dataset[0]
     with closing(data.batches(0)) as batches:
         batch, _ = next(batches)
-    resumes = has_checkpoint(workdir / "checkpoints")
     state, origin = init_state(
         model, method, optimizer, config.seed,
         "" if resumes or config.continue_from else config.init_from,
@@ -243,6 +250,20 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     batches = data.batches(start)
     try:
         for step in range(start + 1, config.steps + 1):
+            if now := rounds.due(config, step - 1):
+                batches.close()
+                if step - 1 > 0:
+                    checkpoints.keep(step - 1, state)  # what the round is taken with
+                division, memory = rounds.take(
+                    config, workdir, now, summary.forward_of(model, state),
+                    lambda at=step - 1: assess(at),
+                )  # fmt: skip
+                memory = parallel.replicate({**state.memory, **memory}, mesh)
+                state = state.replace(memory=memory)
+                data = open_data(division)
+                batches = data.batches(step - 1)
+                live.say(f"round {now.number}: {data.summary()}")
+                live.restart_clock(step - 1)
             batch, names = next(batches)
             batch = parallel.shard_batch(batch, mesh)
             state, metrics = train_step(state, batch)
@@ -284,5 +305,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
 
 
 def method_needs_target(config: ConfigDict) -> bool:
-    """Whether the method looks at the target domain at all."""
+    """Whether the method looks at target images without labels."""
+    if config.method.name == "ss_ada":  # does with those that there are
+        return bool(config.target.reader)
     return config.method.name != "source_only"

@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from uda_jax import parallel
-from uda_jax.benchmarks import open_datasets
+from uda_jax.benchmarks import label_space_of, open_dataset, open_datasets
 from uda_jax.checkpoints import has_checkpoint
 from uda_jax.class_weights import FREQUENCIES, from_frequencies
 from uda_jax.data.daformer_statistics import read_daformer
@@ -30,11 +30,25 @@ _RECORD = "data.json"
 _ORIGINALS = "original files"
 
 
+class Division(NamedTuple):
+    """Which images of the target have labels, at a time.
+
+    Attributes:
+      labelled: with their labels; None for no image.
+      unlabelled: names of the others.
+    """
+
+    labelled: Dataset | None
+    unlabelled: frozenset[str]
+
+
 class TrainingData(NamedTuple):
     """The datasets of a run and how to draw from them.
 
     Attributes:
-      source, target, test: as they are read; the target None where it is not looked at.
+      source, target, test: as they are read; the target None where it is not looked at,
+        else its unlabelled images.
+      labelled: target images with labels; None where there are none.
       reads: domain -> "original files" or the prepared set that is read instead.
       fingerprints: domain -> that of the dataset that the config names.
       notes: why a prepared set that is there is not read, one sentence each.
@@ -45,6 +59,7 @@ class TrainingData(NamedTuple):
     source: Dataset
     target: Dataset | None
     test: Dataset
+    labelled: Dataset | None
     reads: dict[str, str]
     fingerprints: dict[str, str]
     notes: list[str]
@@ -57,6 +72,8 @@ class TrainingData(NamedTuple):
             f"{len(self.source)} source, {len(self.target or ())} target, "
             f"{len(self.test)} test"
         )
+        if self.labelled is not None:
+            counts = f"{len(self.labelled)} labelled target, {counts}"
         reads = ", ".join(f"{k} from {v}" for k, v in self.reads.items())
         return "\n            ".join([f"{counts}; {reads}", *self.notes])
 
@@ -83,7 +100,11 @@ class TrainingData(NamedTuple):
 
 
 def open_training_data(
-    config: ConfigDict, *, needs_target: bool, workdir: Path
+    config: ConfigDict,
+    *,
+    needs_target: bool,
+    workdir: Path,
+    division: Division | None = None,
 ) -> TrainingData:
     """Opens the datasets of a config and lays out its batches.
 
@@ -95,6 +116,7 @@ def open_training_data(
       config: of the run.
       needs_target: whether the method looks at target images.
       workdir: of the run, which may exist already.
+      division: which target images have labels, where rounds decide that.
 
     Raises:
       UserError: what opening, the geometry or the sampling raises; no target where one
@@ -109,12 +131,15 @@ def open_training_data(
             "target images: give their reader and root."
         )
     datasets = {"source": source, "target": target if needs_target else None}
+    if config.labelled and division is None:
+        datasets["labelled"] = open_dataset(config.labelled, label_space_of(config))
     before = _recorded(workdir)
     ops, reads, fingerprints, notes = {"target": ()}, {}, {}, []
     for domain, dataset in datasets.items():
         if dataset is None:
             continue
-        ops[domain] = build(GEOMETRIES, "geometry", config.data[domain])
+        geometry = "source" if domain == "source" else "target"
+        ops[domain] = build(GEOMETRIES, "geometry", config.data[geometry])
         fingerprints[domain] = fingerprint(dataset)
         own = getattr(dataset.store, "name", _ORIGINALS)
         was, digits = before.get(domain, ("", fingerprints[domain]))
@@ -144,6 +169,13 @@ def open_training_data(
                 f"{workdir} began (other files, sizes or times): restore them, choose "
                 f"another --workdir, or delete its {_RECORD} to go on with them."
             )
+    if division is not None:
+        datasets["labelled"] = division.labelled
+        ops["labelled"] = build(GEOMETRIES, "geometry", config.data.target)
+        reads["labelled"] = _ORIGINALS
+        whole = datasets["target"]
+        rest = [i for i, n in enumerate(whole.names) if n in division.unlabelled]
+        datasets["target"] = whole.select(rest) if rest else None
     # Names and formats: files of hosts that have copies differ in their times.
     seen = {
         domain: [reads[domain].rpartition("-")[0], dataset.names]
@@ -167,6 +199,11 @@ def open_training_data(
     }
     # Where the source is drawn independently of what came before, so is the target.
     in_epochs = config.data.sampling.name == "epochs"
+    further = {}
+    if datasets.get("labelled") is not None:
+        further["labelled"] = datasets["labelled"], ops["labelled"]
+    if config.data.partner and datasets["target"] is not None:
+        further["partner"] = datasets["target"], ops["target"]
 
     def batches(start: int) -> TrainIterator:
         return train_iterator(
@@ -177,6 +214,7 @@ def open_training_data(
             sampling=sampling,
             target_sampling=None if in_epochs else uniform(),
             streams=streams,
+            further=further,
             batch_size=config.batch_size,
             seed=config.seed,
             start_step=start,
@@ -187,8 +225,8 @@ def open_training_data(
         )
 
     return TrainingData(
-        datasets["source"], datasets["target"], test, reads, fingerprints, notes,
-        counts, batches,
+        datasets["source"], datasets["target"], test, datasets.get("labelled"),
+        reads, fingerprints, notes, counts, batches,
     )  # fmt: skip
 
 

@@ -80,6 +80,17 @@ CASES = {
         )
     },
 }
+CASES |= {
+    "ss_ada": ("ss_ada", {"min_kept": 100}),
+    "ss_ada-thresholds": (
+        "ss_ada",
+        {
+            **{"supervised_loss": "cross_entropy", "class_weights": "iou"},
+            **{"threshold": 0.9, "class_threshold": True, "threshold_steps": 10},
+            **{"statistics": "target", "reduction": "sum"},
+        },
+    ),
+}
 # Least squares diverge where a discriminator learns as fast as the toy.
 RATES = {"segmentor": 0.3, "discriminator": 0.01}
 # The heads that a case trains, where these are not all three.
@@ -99,11 +110,12 @@ class State:
     memory: dict
 
 
-def forward(params, batch_stats, image, *, train, rngs=None):
+def forward(params, batch_stats, image, *, train, rngs=None, perturb=False):
     """Three 1x1 convolutions; the batch statistics count the images seen."""
     heads = [image @ head["kernel"] + head["bias"] for head in params["heads"]]
     stats = {"seen": batch_stats["seen"] + image.shape[0]}
-    return Prediction(heads[0], tuple(heads[1:])), stats
+    perturbed = 0.9 * heads[0] if perturb else None
+    return Prediction(heads[0], tuple(heads[1:]), (), perturbed), stats
 
 
 def toy_batch():
@@ -120,6 +132,8 @@ def toy_batch():
     return {
         "source": labelled,
         "target": {"image": (source[::-1] * 0.7).astype("uint8")},
+        "labelled": jax.tree.map(lambda x: x[::-1], labelled),
+        "partner": {"image": (source * 0.7).astype("uint8")},
         "paste": {**labelled, "class": np.array([3, 0], np.int32)},
         "template": jax.tree.map(lambda x: x[::-1], labelled),
     }

@@ -72,6 +72,26 @@ def test_prediction_has_the_size_of_an_odd_image_or_the_one_told(network, train,
     assert jax.tree.structure(new) == jax.tree.structure(stats)
 
 
+def test_perturbed_logits_are_like_the_logits(network):
+    """And come with the same parameters and statistics."""
+    _, model, (params, stats) = network
+    prediction, new = jax.eval_shape(
+        lambda *trees, x: model.forward(
+            *trees, x, train=True, rngs=KEY, size=(90, 20), perturb=True
+        ),
+        params,
+        stats,
+        x=jax.ShapeDtypeStruct((2, 37, 51, 3), jnp.float32),
+    )
+    for logits in (
+        prediction.logits,
+        *prediction.aux_logits,
+        prediction.perturbed_logits,
+    ):
+        assert (logits.shape, logits.dtype) == ((2, 90, 20, 5), jnp.float32)
+    assert jax.tree.structure(new) == jax.tree.structure(stats)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     "options, message",

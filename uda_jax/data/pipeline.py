@@ -31,6 +31,7 @@ from uda_jax.program import interrupts_ignored
 
 Batch = dict[str, dict[str, np.ndarray]]
 Names = dict[str, list[str]]
+Ops = Sequence[grain.transforms.Transformation]
 
 # Examples per stream: far beyond any run, and small enough to multiply in 64 bits.
 _STEPS = 2**32
@@ -167,11 +168,12 @@ def train_iterator(
     source: Dataset,
     target: Dataset | None,
     *,
-    source_ops: Sequence[grain.transforms.Transformation],
-    target_ops: Sequence[grain.transforms.Transformation] = (),
+    source_ops: Ops,
+    target_ops: Ops = (),
     sampling: Sampling | None = None,
     target_sampling: Sampling | None = None,
     streams: Mapping[str, Sampling] | None = None,
+    further: Mapping[str, tuple[Dataset, Ops]] | None = None,
     batch_size: int,
     seed: int,
     start_step: int = 0,
@@ -184,7 +186,8 @@ def train_iterator(
 
     A batch is {"source": {"image": uint8 [B, H, W, 3], "label": uint8 [B, H, W]},
     "target": {"image": uint8 [B, h, w, 3]}} with B = batch_size / num_hosts and the
-    sizes that the ops leave.  Each of `streams` adds an entry like the source's.
+    sizes that the ops leave.  Each of `streams` adds an entry like the source's, each
+    of `further` one of its own dataset.
     Datasets with weights add "weight": float32 [B], ops that fill up may add "valid":
     uint8 [B, H, W], long-tail sampling adds "class": int32 [B].  Host n holds the
     examples n * B to (n + 1) * B - 1 of the global batch, augmentation included.  Each
@@ -200,6 +203,8 @@ def train_iterator(
         shuffled epochs where None.
       streams: batch entry -> how to draw it, further examples of the source with the
         source's ops; they change no other entry.
+      further: batch entry -> a dataset, with or without labels, and its ops; drawn as
+        the target is.
       batch_size: examples of each entry in the global batch.
       seed: of order and augmentation.
       start_step: number of the first batch.
@@ -242,6 +247,9 @@ def train_iterator(
         # Its name read as a number, above 1, whatever other streams there are.
         number = int.from_bytes(name.encode())
         parts[name] = (number, source, source_ops, draw)
+    for name, (dataset, ops) in (further or {}).items():
+        number = int.from_bytes(name.encode())
+        parts[name] = (number, dataset, ops, target_sampling)
     domains = {}
     for domain, (number, dataset, ops, draw) in parts.items():
         fixed, rest = split_fixed(tuple(ops))
@@ -252,7 +260,7 @@ def train_iterator(
             for place, op in enumerate(rest, 1)
         )
         draw = draw or epochs()
-        if domain in ("source", "target"):
+        if domain not in (streams or {}):
             stream = draw(dataset, fixed + rest, _seed(seed, number))
         else:
             with _named(domain):

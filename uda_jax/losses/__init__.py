@@ -23,7 +23,11 @@ from uda_jax.losses.pixels import (
     masked_mean,
 )
 from uda_jax.losses.pseudo_labels import guidance_label, pseudo_label
-from uda_jax.losses.supervised import cross_entropy, ohem_cross_entropy
+from uda_jax.losses.supervised import (
+    cross_entropy,
+    ohem_cross_entropy,
+    prob_ohem_cross_entropy,
+)
 
 __all__ = [
     "confidence_entropy",
@@ -40,6 +44,7 @@ __all__ = [
     "neutral_cross_entropy",
     "normalized_entropy",
     "ohem_cross_entropy",
+    "prob_ohem_cross_entropy",
     "pseudo_label",
     "self_information",
     "soft_cross_entropy",

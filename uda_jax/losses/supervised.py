@@ -83,3 +83,57 @@ def ohem_cross_entropy(
     ranked = -jnp.sort(-loss)
     largest = jnp.sum(ranked[:min_kept]) / max(min_kept, 1)
     return jnp.where(ranked[min_kept] > limit, masked_mean(loss, loss > limit), largest)
+
+
+def prob_ohem_cross_entropy(
+    logits: jax.Array,
+    label: jax.Array,
+    class_weights: jax.Array | None = None,
+    *,
+    min_kept: int = 200_000,
+    threshold: float = 0.7,
+) -> jax.Array:
+    """Cross-entropy of the pixels whose true class has a low probability.
+
+    With P = p_y (1 where ignored) and kappa = the min(numel, min_kept)-th smallest P of
+    all pixels, ignored ones included: the valid pixels with P <= max(threshold, kappa)
+    are kept, which are at least `min_kept`.  All valid pixels are kept if `min_kept` is
+    0 or above their number.  Loss = sum over kept of w_y * -ln p_y / sum over kept of
+    w_y: torch's weighted mean.  The weights have no say in the choice, and no gradient
+    flows through it.
+
+    Args:
+      logits: [..., C].
+      label: [...] train ids.
+      class_weights: [C] w, or None for ones.  Part of the denominator.
+      min_kept: a number of pixels of the whole batch, at least 0.
+      threshold: probability below which a pixel is hard.
+
+    Returns:
+      float32 scalar, 0 with a zero gradient if everything is ignored or what is kept
+      weighs nothing.
+
+    Raises:
+      ValueError: min_kept is below 0.
+
+    Source: SS-ADA's released code (ProbOhemCrossEntropy2d, from U2PL).  Differences:
+    nothing kept gives NaN there; several devices choose there each among its own
+    pixels, here among those of the global batch.
+    """
+    if min_kept < 0:
+        raise ValueError(f"min_kept is {min_kept}; it must be at least 0")
+    valid = (label >= 0) & (label < logits.shape[-1])
+    loss = _pixel_cross_entropy(logits, label, None)
+    kept = valid
+    if min_kept:
+        # The loss of an ignored pixel is 0, so that its probability is 1.
+        probability = jax.lax.stop_gradient(jnp.exp(-loss))
+        kappa = jnp.sort(probability, axis=None)[min(label.size, min_kept) - 1]
+        hard = probability <= jnp.maximum(kappa, jnp.float32(threshold))
+        kept = valid & (hard | (min_kept > jnp.sum(valid)))
+    weights = 1.0
+    if class_weights is not None:
+        weights = jnp.asarray(class_weights)[jnp.where(valid, label, 0)]
+    weights = jnp.where(kept, weights, 0.0)
+    total = jnp.sum(weights)
+    return jnp.sum(weights * loss) / jnp.where(total > 0, total, 1.0)

@@ -42,6 +42,21 @@ def see(
     if statistics == "target":
         prediction, after = jax.vmap(run)(jnp.stack(views))
         return prediction, jax.tree.map(lambda x: x[1], after)
+    return together(run, views)
+
+
+def together(
+    run: Callable[[jax.Array], tuple[Prediction, PyTree]], views: Sequence[jax.Array]
+) -> tuple[Prediction, PyTree]:
+    """One forward pass over several views.
+
+    Args:
+      run: images [N, H, W, 3] -> (Prediction, batch_stats).
+      views: [B, H, W, 3] each.
+
+    Returns:
+      (Prediction with [view, B, H, W, C], batch_stats).
+    """
     # Stacked behind the batch axis, each device's shard holds all views of its own
     # examples; a concatenation would move them between the devices.
     stacked = jnp.stack(views, axis=1)

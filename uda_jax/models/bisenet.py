@@ -22,6 +22,8 @@ from uda_jax.models.layers import (
     BatchNorm,
     Conv,
     LayerKit,
+    WithDropped,
+    clean_and_dropped,
     resize_bilinear,
     resize_nearest,
 )
@@ -141,11 +143,19 @@ class BiSeNet(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, image: jax.Array, size: tuple[int, int]) -> Prediction:
+    def __call__(
+        self, image: jax.Array, size: tuple[int, int], perturb: bool = False
+    ) -> Prediction:
         """[B, H, W, 3] normalised -> Prediction with logits [B, *size, C] float32.
 
         The auxiliary logits come from the context path at stride 8 ("16" in the
         originals' names) and at stride 16 ("32").
+
+        With `perturb`, fusion and main head run on 2B examples: (sp, cp8) and
+        (Dropout(0.5)(sp), Dropout2d(0.5)(cp8)), their BatchNorm's statistics over all
+        2B; the auxiliary heads see the clean features only.  SS-ADA's need_fp.
+        Deliberate differences: the original fails where cp8 and sp differ in size, here
+        cp8 is resized first, as without `perturb`; and the "tufl" form can do it too.
         """
         tufl = self.form == "tufl"
         kit = LayerKit(
@@ -161,7 +171,11 @@ class BiSeNet(nn.Module):
         sp = SpatialPath(kit, name="sp")(x)
         if cp8.shape != sp.shape:  # only where "ss_ada" has doubled an odd size
             cp8 = resize_bilinear(cp8, sp.shape[1:3], align_corners=False)
-        fused = FeatureFusion(kit, self.form, name="ffm")(sp, cp8)
+        spatial, context = sp, cp8
+        if perturb:
+            spatial = WithDropped(whole_channels=False)(sp)
+            context = WithDropped(whole_channels=True)(cp8)
+        fused = FeatureFusion(kit, self.form, name="ffm")(spatial, context)
         head = partial(Head, kit, self.num_classes, not tufl)
         logits = [head(256, name="conv_out")(fused)]
         if self.aux_heads:
@@ -171,7 +185,8 @@ class BiSeNet(nn.Module):
         if not tufl:  # to the image's size first: no other is a whole factor away
             logits = _grow_by_factors(logits, image.shape[1:3])
         logits = [resize_bilinear(z, size, align_corners=tufl) for z in logits]
-        return Prediction(logits[0], tuple(logits[1:]), ())
+        main, perturbed = clean_and_dropped(logits[0]) if perturb else (logits[0], None)
+        return Prediction(main, tuple(logits[1:]), (), perturbed)
 
 
 def _grow_by_factors(logits, size):

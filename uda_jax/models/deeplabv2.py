@@ -31,7 +31,14 @@ from uda_jax.errors import UserError
 from uda_jax.models import resnet
 from uda_jax.models.convolution import dilated_sum
 from uda_jax.models.initialize import fan_in, fan_out
-from uda_jax.models.layers import BatchNorm, Conv, LayerKit, resize_bilinear
+from uda_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    LayerKit,
+    WithDropped,
+    clean_and_dropped,
+    resize_bilinear,
+)
 from uda_jax.models.model import (
     Model,
     Prediction,
@@ -248,8 +255,14 @@ class DeepLabV2(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, image: jax.Array, size: tuple[int, int]) -> Prediction:
-        """[B, H, W, 3] normalised -> Prediction with logits [B, *size, C] float32."""
+    def __call__(
+        self, image: jax.Array, size: tuple[int, int], perturb: bool = False
+    ) -> Prediction:
+        """[B, H, W, 3] normalised -> Prediction with logits [B, *size, C] float32.
+
+        With `perturb` the main classifier runs also on Dropout2d(0.5) of layer4's map,
+        see `WithDropped`.
+        """
         original = self.form == "original"
         kit = LayerKit(
             conv=partial(Conv, dtype=self.dtype),
@@ -282,9 +295,13 @@ class DeepLabV2(nn.Module):
             z = head(x).astype(jnp.float32)
             return resize_bilinear(z, size, align_corners=original)
 
-        main = logits(features[3], "head")
+        deepest = features[3]
+        if perturb:
+            deepest = WithDropped(whole_channels=True)(deepest)
+        main = logits(deepest, "head")
+        main, perturbed = clean_and_dropped(main) if perturb else (main, None)
         aux = (logits(features[2], "aux_head"),) if self.multi_level else ()
-        return Prediction(main, aux, features)
+        return Prediction(main, aux, features, perturbed)
 
 
 def caffe_input(image: jax.Array) -> jax.Array:

@@ -190,6 +190,45 @@ class BatchNorm(nn.Module):
         return ((wide - mean) * factor + bias).astype(x.dtype)
 
 
+class WithDropped(nn.Module):
+    """Every example twice: as it is, and with half of its features dropped.
+
+    The second is 2 * m * x, with m 0 or 1 at even odds, in evaluation too: a classifier
+    that runs on both is asked to say the same of both.  UniMatch's feature perturbation
+    (Yang et al., CVPR 2023, section 3.2), and SS-ADA's (Yan et al., 2024).
+
+    Deliberate difference: the originals put all dropped examples behind all clean ones.
+    Here the two of an example are neighbours, so that each device's shard of the batch
+    holds both; neither BatchNorm nor a convolution sees the order.
+
+    Attributes:
+      whole_channels: draw m for each channel of an example (PyTorch's Dropout2d)
+        instead of for each value (Dropout).
+    """
+
+    whole_channels: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [2B, H, W, C] in x's dtype; `clean_and_dropped` parts them.
+
+        The key is that of rngs["dropout"].
+        """
+        drop = nn.Dropout(
+            0.5,
+            broadcast_dims=(1, 2) if self.whole_channels else (),
+            deterministic=False,
+        )
+        both = jnp.stack([x, drop(x)], axis=1)
+        return both.reshape(-1, *x.shape[1:])
+
+
+def clean_and_dropped(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The two halves [B, ...] of what came of `WithDropped`'s examples [2B, ...]."""
+    pairs = x.reshape(-1, 2, *x.shape[1:])
+    return pairs[:, 0], pairs[:, 1]
+
+
 @dataclass(frozen=True)
 class LayerKit:
     """How one network makes its layers.

@@ -21,11 +21,14 @@ class Prediction(NamedTuple):
       logits: [B, H, W, C] float32, at the input's resolution or the one asked for.
       aux_logits: logits of the auxiliary heads, each [B, H, W, C] float32.
       features: the network's own intermediate features, or ().
+      perturbed_logits: as `logits`, from features of which half were dropped; None
+        unless forward was asked for them.
     """
 
     logits: jax.Array
     aux_logits: tuple[jax.Array, ...] = ()
     features: PyTree = ()
+    perturbed_logits: jax.Array | None = None
 
 
 class TorchNames(NamedTuple):
@@ -45,11 +48,15 @@ class Model(NamedTuple):
 
     Attributes:
       init: key -> (params, batch_stats), two nested dicts of float32 arrays.
-      forward: (params, batch_stats, image, *, train, rngs=None, size=None) ->
-        (Prediction, new batch_stats); image is normalised float32 [B, H, W, 3].  With
-        `train` a BatchNorm that is not frozen uses and updates the batch's statistics,
-        and dropout takes its key from rngs["dropout"].  `size` (height, width) of the
-        logits is the image's own by default; the network's last resize goes there.
+      forward: (params, batch_stats, image, *, train, rngs=None, size=None,
+        perturb=False) -> (Prediction, new batch_stats); image is normalised float32
+        [B, H, W, 3].  With `train` a BatchNorm that is not frozen uses and updates the
+        batch's statistics, and dropout takes its key from rngs["dropout"].  `size`
+        (height, width) of the logits is the image's own by default; the network's last
+        resize goes there.  With `perturb`, a Python bool, what makes the main logits of
+        the features (a classifier, a decoder, BiSeNet's fusion and head) runs on 2B
+        examples, the features and the same with half of them dropped, and gives
+        `perturbed_logits` too; its key is rngs["dropout"], with train=False also.
       torch: names of the same tensors in PyTorch files.
       backbone: regular expression that matches the paths (with "/") of the parameters
         which ImageNet weights fill.
@@ -79,9 +86,9 @@ def linen_model(
     """The pair of pure functions of a linen network.
 
     Args:
-      make: (*, train, use_running) -> nn.Module that maps an image and the size of the
-        logits to a Prediction: whether dropout is on, and whether BatchNorm uses its
-        running statistics.
+      make: (*, train, use_running) -> nn.Module that maps (image, size of the logits,
+        perturb=False) to a Prediction: whether dropout is on, and whether BatchNorm
+        uses its running statistics.
       initial: the initial values, see `init_from_shapes`.
       batch_norm: "train" or "frozen".
       **fields: of Model: torch, backbone, heads, frozen, visits.
@@ -95,12 +102,21 @@ def linen_model(
             key, shapes["params"], shapes.get("batch_stats", {}), initial
         )
 
-    def forward(params, batch_stats, image, *, train, rngs=None, size=None):
+    def forward(
+        params, batch_stats, image, *, train, rngs=None, size=None, perturb=False
+    ):
+        if perturb and "dropout" not in (rngs or {}):
+            raise UserError(
+                "forward got perturb=True but no key that says which features to drop: "
+                'pass rngs={"dropout": key}.'
+            )
         params = stop_gradients(params, fields.get("frozen", ()))
         variables = {"params": params, "batch_stats": batch_stats}
         use_running = batch_norm == "frozen" or not train
         network = make(train=train, use_running=use_running)
-        look = partial(network.apply, variables, image, size or image.shape[1:3])
+        look = partial(
+            network.apply, variables, image, size or image.shape[1:3], perturb
+        )
         if use_running:
             return look(rngs=rngs), batch_stats
         prediction, updates = look(rngs=rngs, mutable=["batch_stats"])

@@ -17,7 +17,13 @@ import numpy as np
 from uda_jax.errors import UserError
 from uda_jax.models import mit
 from uda_jax.models.initialize import Rule, fan_in, fan_out
-from uda_jax.models.layers import BatchNorm, Conv, resize_bilinear
+from uda_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    WithDropped,
+    clean_and_dropped,
+    resize_bilinear,
+)
 from uda_jax.models.model import (
     Model,
     Prediction,
@@ -158,8 +164,14 @@ class Segmentor(nn.Module):
     needs_key: str | None
 
     @nn.compact
-    def __call__(self, image: jax.Array, size: tuple[int, int]) -> Prediction:
+    def __call__(
+        self, image: jax.Array, size: tuple[int, int], perturb: bool = False
+    ) -> Prediction:
         """[B, H, W, 3] normalised -> Prediction with logits [B, *size, C] float32.
+
+        With `perturb` the decoder runs on the maps and on Dropout2d(0.5) of each, see
+        `WithDropped`, its BatchNorm's statistics over both; in training its own dropout
+        comes on top of either.
 
         Raises:
           UserError: random numbers are needed and there is no key for them.
@@ -171,9 +183,13 @@ class Segmentor(nn.Module):
                 "dropout=0 and drop_path=0."
             )
         maps = self.encoder(name="backbone")(image)
-        logits = self.head(name="decode_head")(maps).astype(jnp.float32)
+        seen = maps
+        if perturb:
+            seen = tuple(WithDropped(whole_channels=True)(x) for x in maps)
+        logits = self.head(name="decode_head")(seen).astype(jnp.float32)
         logits = resize_bilinear(logits, size, align_corners=False)
-        return Prediction(logits, (), maps)
+        main, perturbed = clean_and_dropped(logits) if perturb else (logits, None)
+        return Prediction(main, (), maps, perturbed)
 
 
 class Embed(nn.Module):

@@ -1,0 +1,314 @@
+"""SS-ADA: some target images have labels, the others teach by consistency.
+
+Yan et al., "SS-ADA: A Semi-Supervised Active Domain Adaptation Framework for Semantic
+Segmentation", 2024, https://arxiv.org/abs/2407.12788, and its released code, whose
+training script is lost; the step is that of its history, and of UniMatch (Yang et al.,
+CVPR 2023), which it follows.  Which images get labels: `uda_jax.rounds`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from uda_jax import augment, losses
+from uda_jax.class_weights import class_weights as class_weight_table
+from uda_jax.class_weights import from_counts, from_iou
+from uda_jax.errors import UserError
+from uda_jax.labels import IGNORE
+from uda_jax.methods import supervised
+from uda_jax.methods.method import Method, Output
+from uda_jax.methods.views import STATISTICS, together
+from uda_jax.mixing import cutmix, cutmix_boxes
+
+ROUND_WEIGHTS = ("iou", "counts")
+REDUCTIONS = ("mean", "sum")
+
+
+def ss_ada(
+    forward: Callable,
+    num_classes: int,
+    *,
+    supervised_loss: str = "prob_ohem",
+    min_kept: int = 200_000,
+    ohem_threshold: float = 0.7,
+    class_weights: str | tuple[float, ...] = "none",
+    upper: float = 2.0,
+    threshold: float = 0.0,
+    class_threshold: bool = False,
+    threshold_steps: int = 0,
+    strong_weight: float = 0.25,
+    perturbed_weight: float = 0.5,
+    reduction: str = "mean",
+    statistics: str = "joint",
+) -> Method:
+    r"""(L_source + L_labelled + w_s (L_1 + L_2) + w_p L_p) / 3.
+
+    L_source, L_labelled: mean over the heads of a cross-entropy with the labels.  L_1,
+    L_2, L_p: cross-entropy of two strong views with CutMix, and of the weak view's
+    perturbed features, with what the network says of the weak view:
+
+        sum of -ln p_y where confidence >= threshold / number of pixels that are seen
+
+    which counts the unsure pixels too.  What the weak view of a box's other image shows
+    is said by the network in evaluation mode, of the batch's "partner".
+
+    Args:
+      forward: a Model's forward, with a perturbed pass.
+      num_classes: C.
+      supervised_loss: "prob_ohem" or "cross_entropy" (mean over labelled pixels, by
+        class weight), of source and labelled target.
+      min_kept, ohem_threshold: of `losses.prob_ohem_cross_entropy`; the number is for
+        the global batch.
+      class_weights: of L_source and L_labelled.  "iou" and "counts" follow the rounds
+        (`class_weights.from_iou` of the labelled images, `from_counts` of the images
+        picked so far), 1 before the first one that looks; else "none", "small",
+        "middle", "large" or C numbers.
+      upper: U, the largest weight of those two, at least 1.
+      threshold: least confidence of a pixel that teaches, in [0, 1], compared with
+        ">="; 0, as all published configs have it, takes all.
+      class_threshold: the least confidence is threshold * IoU of the pixel's predicted
+        class on the labelled images, as of the last round (0 before the first).
+      threshold_steps: `class_threshold` falls linearly to 0 in so many steps; 0: never.
+      strong_weight, perturbed_weight: w_s, w_p, at least 0.
+      reduction: "mean": divided by 3, and by 2 where there is no unlabelled image left
+        (the published scripts); "sum": by 1 (its joint training, without unlabelled).
+      statistics: "joint": BatchNorm sees source, labelled and weak view in one batch
+        and then the strong views in another, and its running statistics follow both, as
+        published; "target": source and each strong view are normalised by their own,
+        and the running ones follow labelled and weak view, which are one batch.
+
+    Returns:
+      A Method.  It reads batch["source"] and, where they are there, ["labelled"]
+      (image, label) and ["target"] with ["partner"] (image, "valid" where filled up).
+      Memory, which the rounds set: {"class_iou": [C], "class_counts": [C] float32,
+      "round": int32}.
+
+    Raises:
+      UserError: an unknown name, a number out of its range, weights that do not fit the
+        classes, parts of a batch that differ in shape, a target without partner, or a
+        network without perturbed pass.
+
+    Differences from the original: nothing is NaN where no pixel has a label; partners
+    are drawn independently, while there they are the same images in another crop.
+    """
+    check = supervised.check_choice
+    check("supervised_loss", supervised_loss, ("prob_ohem", "cross_entropy"))
+    check("reduction", reduction, REDUCTIONS)
+    check("statistics", statistics, STATISTICS)
+    supervised.check_share(threshold=threshold, ohem_threshold=ohem_threshold)
+    supervised.check_weights(
+        strong_weight=strong_weight,
+        perturbed_weight=perturbed_weight,
+        min_kept=min_kept,
+        threshold_steps=threshold_steps,
+    )
+    if not upper >= 1:
+        raise UserError(f"upper is {upper}, but must be at least 1.")
+    of_rounds = class_weights in ROUND_WEIGHTS
+    fixed = jnp.ones(num_classes)
+    if not of_rounds:
+        fixed = class_weight_table(class_weights, num_classes)
+
+    def init(key, network, batch):
+        memory = {
+            "class_iou": jnp.zeros(num_classes),
+            "class_counts": jnp.zeros(num_classes),
+            "round": jnp.int32(0),
+        }
+        return {}, memory
+
+    def weights_now(memory):
+        if not of_rounds:
+            return fixed
+        if class_weights == "iou":
+            weights = from_iou(memory["class_iou"], upper)
+        else:
+            weights = from_counts(memory["class_counts"], upper)
+        return jnp.where(memory["round"] > 0, weights, fixed)
+
+    def with_label(heads, label, weights):
+        def of_head(logits):
+            if supervised_loss == "cross_entropy":
+                return losses.prob_ohem_cross_entropy(
+                    logits, label, weights, min_kept=0
+                )
+            return losses.prob_ohem_cross_entropy(
+                logits, label, weights, min_kept=min_kept, threshold=ohem_threshold
+            )
+
+        return sum(map(of_head, heads)) / len(heads)
+
+    def least_confidence(memory, step, pseudo_label):
+        if not class_threshold:
+            return threshold
+        share = 1.0
+        if threshold_steps:
+            share = jnp.maximum(1 - step / threshold_steps, 0)
+        return memory["class_iou"][pseudo_label] * threshold * share
+
+    def loss(params, state, batch, key):
+        view_key, box_key, partner_key, first_key, second_key = jax.random.split(key, 5)
+        _check_parts(batch)
+        source, labelled = batch["source"], batch.get("labelled")
+        unlabelled = batch.get("target")
+        memory = state.memory
+
+        def run(image, key=first_key, stats=state.batch_stats, **options):
+            return forward(
+                params["segmentor"], stats, image, rngs={"dropout": key}, **options
+            )
+
+        views = {"source": augment.normalize(source["image"])}
+        if labelled is not None:
+            views["labelled"] = augment.normalize(labelled["image"])
+        strong = []
+        if unlabelled is not None:
+            views["target"], *strong = augment.ss_ada_views(
+                view_key, unlabelled["image"]
+            )
+            partner = batch["partner"]
+            partner_view, *partner_strong = augment.ss_ada_views(
+                partner_key, partner["image"]
+            )
+            said, _ = run(partner_view, train=False)
+            boxes = [
+                cutmix_boxes(jax.random.fold_in(box_key, i), *_sizes(source["image"]))
+                for i in range(2)
+            ]
+            strong = [
+                cutmix(*pair)
+                for pair in zip(strong, partner_strong, boxes, strict=True)
+            ]
+        perturb = unlabelled is not None
+        seen, strong_logits, batch_stats = _see(
+            run, views, strong, second_key, statistics=statistics, perturb=perturb
+        )
+
+        weights = weights_now(memory)
+        terms = {}
+        for name in ("source", "labelled"):
+            if name in views:
+                heads = (seen[name].logits, *seen[name].aux_logits)
+                terms[name] = with_label(heads, batch[name]["label"], weights)
+        total, parts = sum(terms.values()), 2
+        metrics = {f"loss/{name}": term for name, term in terms.items()}
+        images = {
+            "source": augment.denormalize(views["source"]),
+            "source_label": source["label"],
+        }
+        if labelled is not None:
+            images |= {
+                "labelled": augment.denormalize(views["labelled"]),
+                "labelled_label": labelled["label"],
+                "labelled_prediction": jnp.argmax(seen["labelled"].logits, -1),
+            }
+        if unlabelled is not None:
+            ours = _pseudo(seen["target"].logits, unlabelled.get("valid"))
+            theirs = _pseudo(said.logits, partner.get("valid"))
+
+            def consistency(logits, pseudo):
+                label, confidence, valid = pseudo
+                sure = confidence >= least_confidence(memory, state.step, label)
+                label = jnp.where(sure & valid, label, IGNORE)
+                # Over all pixels that are seen, not the sure ones alone.
+                mean = losses.cross_entropy(logits, label, normaliser="all")
+                share = jnp.mean(valid, dtype=jnp.float32)
+                return mean / jnp.maximum(share, 1 / valid.size)
+
+            mixed = [
+                tuple(cutmix(a, b, box) for a, b in zip(ours, theirs, strict=True))
+                for box in boxes
+            ]
+            by_view = [
+                consistency(logits, pseudo)
+                for logits, pseudo in zip(strong_logits, mixed, strict=True)
+            ]
+            perturbed = consistency(seen["target"].perturbed_logits, ours)
+            total += strong_weight * sum(by_view) + perturbed_weight * perturbed
+            parts = 3
+            label, confidence, valid = ours
+            sure = confidence >= least_confidence(memory, state.step, label)
+            metrics |= {
+                "loss/strong": sum(by_view) / 2,
+                "loss/perturbed": perturbed,
+                "pseudo/confident": jnp.mean(sure & valid),
+            }
+            images |= {
+                "target": augment.denormalize(views["target"]),
+                "target_mixed": augment.denormalize(strong[0]),
+                "target_mixed_label": mixed[0][0],
+                "target_prediction": label,
+                "target_confidence": confidence,
+            }
+        if reduction == "mean":
+            total = total / parts
+        metrics = {
+            "loss/total": total,
+            **metrics,
+            **supervised.training_scores(seen["source"].logits, source["label"]),
+        }
+        return total, Output(metrics, batch_stats, memory, images)
+
+    return Method(init, loss)
+
+
+def _see(run, views, strong, second_key, *, statistics, perturb):
+    """({view: Prediction}, logits of the strong views, batch_stats)."""
+    options = {"train": True, "perturb": perturb}
+    if statistics == "joint":
+        prediction, stats = together(lambda x: run(x, **options), list(views.values()))
+        seen = _by_name(prediction, views)
+        logits = []
+        if strong:
+            again, stats = together(
+                lambda x: run(x, second_key, stats, train=True), strong
+            )
+            logits = list(again.logits)
+        return seen, logits, stats
+    of_target = {k: v for k, v in views.items() if k != "source"}
+    alone = jnp.stack([views["source"], *strong])
+    each, after = jax.vmap(lambda x: run(x, second_key, train=True))(alone)
+    seen = {"source": jax.tree.map(lambda x: x[0], each)}
+    stats = jax.tree.map(lambda x: x[0], after)
+    if of_target:
+        prediction, stats = together(
+            lambda x: run(x, **options), list(of_target.values())
+        )
+        seen |= _by_name(prediction, of_target)
+    return seen, list(each.logits[1:]), stats
+
+
+def _by_name(prediction, views):
+    return {
+        name: jax.tree.map(lambda x, i=i: x[i], prediction)
+        for i, name in enumerate(views)
+    }
+
+
+def _pseudo(logits: jax.Array, valid: jax.Array | None):
+    """(label uint8, confidence, seen): each [B, H, W], without a gradient."""
+    probs = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
+    label, confidence = jnp.argmax(probs, -1).astype(jnp.uint8), jnp.max(probs, -1)
+    seen = jnp.ones(label.shape, bool) if valid is None else valid > 0
+    return label, confidence, seen
+
+
+def _sizes(image: jax.Array) -> tuple[int, tuple[int, int]]:
+    return len(image), image.shape[1:3]
+
+
+def _check_parts(batch) -> None:
+    """Raises a UserError where the parts of a batch do not fit each other."""
+    if "target" in batch and "partner" not in batch:
+        raise UserError(
+            "SS-ADA pastes boxes of a second target image into the first, and the "
+            "batch has none: set data.partner=True."
+        )
+    shapes = {name: part["image"].shape for name, part in batch.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise UserError(
+            "SS-ADA sees all parts of a batch in one forward pass, but they differ "
+            f"({listed}): give source and target the same crop size."
+        )
