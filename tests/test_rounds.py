@@ -1,0 +1,197 @@
+"""Rounds: which images get labels when, from the data set and from a person."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import write_minicity
+from ml_collections import ConfigDict
+from PIL import Image
+
+from uda_jax import rounds, train
+from uda_jax.annotation import LabelsWanted
+from uda_jax.benchmarks import open_dataset
+from uda_jax.data.images import read_raw_label
+from uda_jax.errors import UserError
+from uda_jax.labels import LABEL_SPACES
+from uda_jax.visualize import colorize
+
+SPACE = LABEL_SPACES["crosscity13"]
+SS_ADA = {"name": "ss_ada", "min_kept": 100, "class_weights": "iou"}
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    config = tiny(SS_ADA, steps=4)
+    config.data.partner = True
+    config.evaluation.size = (48, 64)
+    config.rounds = ((0, 1), (2, 2), (3, 1))
+    config.active = ConfigDict({"strategy": "entropy_iou_sum", "labels": "dataset"})
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("rounds") / "run"
+    train.fit(config, workdir)
+    return workdir
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def names(path):
+    return [row["name"] for row in rows(path)]
+
+
+def test_a_round_leaves_what_its_docstring_says(config, whole):
+    folder = whole / "rounds"
+    picked = [names(folder / f"{n}/selected.jsonl") for n in range(3)]
+    assert [len(p) for p in picked] == [1, 2, 1]
+    assert len({name for p in picked for name in p}) == 4  # none twice
+    pool = open_dataset(config.target, SPACE)
+    for n in range(3):
+        labelled = open_dataset(
+            {"reader": "manifest", "root": str(folder / f"{n}/labelled.jsonl")}, SPACE
+        )
+        assert len(labelled) == sum(map(len, picked[: n + 1]))
+        left = [row for row in rows(folder / f"{n}/unlabelled.jsonl") if "image" in row]
+        assert len(left) == len(pool) - len(labelled)
+        lines = (folder / f"{n}/labelled.txt").read_text().splitlines()
+        assert len(lines) == len(labelled)
+        assert all(len(line.split()) == 2 for line in lines)
+        for item in map(labelled.__getitem__, range(len(labelled))):
+            same = [
+                i
+                for i in range(len(pool))
+                if np.array_equal(pool[i]["image"], item["image"])
+            ]
+            np.testing.assert_array_equal(item["label"], pool[same[0]]["label"])
+    facts = json.loads((folder / "1/round.json").read_text())
+    assert facts["step"] == 2 and facts["labelled_before"] == 1
+    assert 0 <= facts["miou_before"] <= 1 and len(facts["class_iou"]) == 13
+    with open(folder / "1/scores.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    scores = [float(row["score"]) for row in table]
+    assert scores == sorted(scores, reverse=True) and len(table) == 5
+    assert [row["name"] for row in table if row["selected"] == "1"] == picked[1]
+    assert (folder / "1/selected.png").stat().st_size > 1000
+    assert not (folder / "0/scores.csv").exists()  # the first round looks at nothing
+
+
+def test_stopped_in_a_round_it_selects_once_and_goes_on_exactly(
+    config, whole, tmp_path, monkeypatch
+):
+    """Killed after the selection of round 1, before its labels are written."""
+    write = rounds._write_division
+
+    def killed(config, folder, now, *rest):
+        if now.number == 1:
+            raise KeyboardInterrupt
+        write(config, folder, now, *rest)
+
+    monkeypatch.setattr(rounds, "_write_division", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(config, tmp_path / "run")
+    monkeypatch.setattr(rounds, "_write_division", write)
+    selects = rounds._select
+    seen = []
+    monkeypatch.setattr(
+        rounds, "_select", lambda *a: seen.append(a[2].number) or selects(*a)
+    )
+    report = train.fit(config, tmp_path / "run")
+    assert seen == [2]
+    other = json.loads((whole / "report.json").read_text())
+    np.testing.assert_array_equal(report.confusion, other["confusion"])
+    for n in range(3):
+        for name in ("selected.jsonl", "scores.csv", "labelled.txt"):
+            if n or name != "scores.csv":
+                a, b = (w / f"rounds/{n}/{name}" for w in (whole, tmp_path / "run"))
+                if name != "labelled.txt":  # its paths are relative to the folder
+                    assert a.read_text() == b.read_text()
+
+
+@pytest.fixture
+def city(tmp_path):
+    root = write_minicity(tmp_path / "city")
+    # Nobody has labelled the target.
+    shutil.move(root / "target/Minicity/Labels/Train", tmp_path / "truth")
+    return root
+
+
+def test_with_a_person(config, city, tmp_path):
+    """Stops, gets a palette PNG and a coloured one, misses one, then goes on."""
+    config = config.copy_and_resolve_references()
+    config.rounds, config.active.labels = ((2, 3),), "person"
+    for row in (config.source, config.validation):
+        row.root = str(city / "source")
+    for row in (config.target, config.test):
+        row.root = str(city / "target")
+    workdir = tmp_path / "run"
+    folder = workdir / "rounds/0"
+    with pytest.raises(LabelsWanted, match=r"3 of 3 labels are missing"):
+        train.fit(config, workdir)
+    picked = names(folder / "selected.jsonl")
+    for name in picked:
+        photo = folder / f"annotate/images/{name}.png"
+        assert Image.open(photo).size == (128, 96)
+        predicted = Image.open(folder / f"annotate/predicted/{name}.png")
+        assert predicted.mode == "P" and predicted.size == (128, 96)
+        shapes = json.loads((folder / f"annotate/labelme/{name}.json").read_text())
+        assert {s["label"] for s in shapes["shapes"]} <= set(SPACE.classes)
+    truth = lambda name: read_raw_label(
+        tmp_path / "truth" / f"{name.split('/')[-1]}_eval.png"
+    )
+    to_train = np.full(256, 255, np.uint8)
+    for raw, train_id in open_dataset(config.source, SPACE).id_table.items():
+        to_train[raw] = train_id
+    labels = {name: to_train[truth(name)] for name in picked}
+    done = lambda name: folder / f"finished/{name}.png"
+    done(picked[0]).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels[picked[0]]).save(done(picked[0]))
+    Image.fromarray(colorize(labels[picked[1]], SPACE.colors)).save(done(picked[1]))
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(LabelsWanted, match=rf"1 of 3 labels are missing \({picked[2]}"):
+        train.fit(config, workdir)
+    assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    wrong = labels[picked[2]].copy()
+    wrong[0, 0] = 77
+    for pixels, words in ((wrong, "has the id 77"), (wrong[:50], "is 50 x 128")):
+        Image.fromarray(pixels).save(done(picked[2]))
+        with pytest.raises(LabelsWanted, match=words):
+            train.fit(config, workdir)
+    Image.fromarray(labels[picked[2]]).save(done(picked[2]))
+    assert train.fit(config, workdir).num_images == 3
+    labelled = open_dataset(
+        {"reader": "manifest", "root": str(folder / "labelled.jsonl")}, SPACE
+    )
+    assert len(labelled) == 3
+    for i, path in enumerate(labelled.store.images):
+        name = next(n for n in picked if path.endswith(f"{n.split('/')[-1]}.png"))
+        np.testing.assert_array_equal(labelled.label(i), labels[name])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"rounds": ((2, 1), (2, 1))}, "must rise"),
+        ({"rounds": ((9, 1),)}, "below steps=4"),
+        ({"rounds": ((0, 9),)}, "wants 9 images and 6 have no label"),
+        ({"rounds": ((0, 0),)}, "a count below 1"),
+        ({"rounds": ()}, "rounds is empty"),
+        ({"active": {"strategy": "entrpy", "labels": "dataset"}}, "entropy"),
+        ({"active": {"strategy": "random"}}, "strategy and labels"),
+        ({"active": {"strategy": "random", "labels": "person"}}, "step 0 has no"),
+        ({"labelled": {"reader": "folder", "root": "x"}}, "leave labelled out"),
+    ],
+)
+def test_what_cannot_be(config, fields, words, tmp_path):
+    config = config.copy_and_resolve_references()
+    for name, value in fields.items():
+        config[name] = ConfigDict(value) if isinstance(value, dict) else value
+    with pytest.raises(UserError, match=words):
+        train.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
