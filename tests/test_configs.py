@@ -22,7 +22,7 @@ from conftest import NETWORK, ROOT, shrink
 from ml_collections import ConfigDict
 from trees import write_tree
 
-from uda_jax import benchmarks, train
+from uda_jax import benchmarks, rounds, train
 from uda_jax.factories import build
 from uda_jax.labels import LABEL_SPACES
 from uda_jax.methods import METHODS
@@ -84,6 +84,7 @@ def small(case):
             geometry.resize = (96, 128)  # the trees' own size
     config.batch_size = 2 * config.accumulate_steps
     config.init_from = ""
+    config.rounds = tuple((step, 1) for step, _ in config.rounds)
     if config.method.get("mix"):
         # Stage one's network and colours are compiled in stage one, the mix's colours
         # in test_mix_parts.
@@ -178,7 +179,8 @@ def read(tmp_path_factory):
 
     def make(config):
         rows = [config.source, config.target, config.test]
-        about_data = ("label_space", "batch_size", "source", "target", "test", "data")
+        about_data = ("label_space", "batch_size", "source", "target", "test", "data",
+                      "rounds")  # fmt: skip
         whole = json.loads(config.to_json())
         needs_target = train.method_needs_target(config)
         key = json.dumps([needs_target, {k: whole[k] for k in about_data}])
@@ -187,7 +189,10 @@ def read(tmp_path_factory):
             for index, row in enumerate(row for row in rows if row.reader):
                 write_tree(row, root / str(index))
             data = open_training_data(
-                config, needs_target=needs_target, workdir=root / "run"
+                config,
+                needs_target=needs_target,
+                workdir=root / "run",
+                division=rounds.division_before(config, root / "run", 0),
             )
             assert data.test[0]["label"].shape == (96, 128)
             with data.batches(0) as iterator:
@@ -202,6 +207,7 @@ def test_builds_and_is_one_with_its_json(case):
     config = get_config(case).lock()
     check_config(config)
     check_stages(config)
+    rounds.rounds_of(config)
     assert config.batch_size % config.accumulate_steps == 0
     again = ConfigDict(json.loads(config.to_json()))
     assert not differences(json.loads(config.to_json()), json.loads(again.to_json()))
@@ -322,7 +328,9 @@ def test_comes_from_its_folders_to_a_batch(case, read):
     batch = read(config)
     domains = {"source", *config.data.streams}
     if train.method_needs_target(config):
-        domains.add("target")
+        domains |= {"target", "partner"} if config.data.partner else {"target"}
+    if config.labelled or (config.rounds and config.rounds[0][0] == 0):
+        domains.add("labelled")
     assert set(batch) == domains
     for domain in domains:
         assert batch[domain]["image"].shape == (config.batch_size, 64, 64, 3)

@@ -306,6 +306,8 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
 
 def method_needs_target(config: ConfigDict) -> bool:
     """Whether the method looks at target images without labels."""
-    if config.method.name == "ss_ada":  # does with those that there are
-        return bool(config.target.reader)
+    if config.method.name == "ss_ada":  # with those that there are, or not
+        return config.method.get("learns_from", "all") == "all" and bool(
+            config.target.reader
+        )
     return config.method.name != "source_only"

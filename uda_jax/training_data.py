@@ -173,9 +173,9 @@ def open_training_data(
         datasets["labelled"] = division.labelled
         ops["labelled"] = build(GEOMETRIES, "geometry", config.data.target)
         reads["labelled"] = _ORIGINALS
-        whole = datasets["target"]
-        rest = [i for i, n in enumerate(whole.names) if n in division.unlabelled]
-        datasets["target"] = whole.select(rest) if rest else None
+        if whole := datasets["target"]:
+            rest = [i for i, n in enumerate(whole.names) if n in division.unlabelled]
+            datasets["target"] = whole.select(rest) if rest else None
     # Names and formats: files of hosts that have copies differ in their times.
     seen = {
         domain: [reads[domain].rpartition("-")[0], dataset.names]

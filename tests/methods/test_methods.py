@@ -87,7 +87,7 @@ CASES |= {
         {
             **{"supervised_loss": "cross_entropy", "class_weights": "iou"},
             **{"threshold": 0.9, "class_threshold": True, "threshold_steps": 10},
-            **{"statistics": "target", "reduction": "sum"},
+            "statistics": "target",
         },
     ),
 }

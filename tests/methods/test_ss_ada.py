@@ -143,14 +143,26 @@ def test_thresholds_and_weights_follow_the_rounds(still):
     np.testing.assert_allclose(total, wanted / 3, rtol=1e-5)
 
 
-def test_without_unlabelled_images_it_is_joint_training(still):
+def test_without_unlabelled_images(still):
     given = {k: v for k, v in batch().items() if k in ("source", "labelled")}
     now = state()
-    for reduction, parts in (("mean", 2), ("sum", 1)):
-        method = ss_ada(forward, C, min_kept=20, reduction=reduction)
+    for learns_from, parts in (("all", 2), ("joint", 1)):
+        method = ss_ada(forward, C, min_kept=20, learns_from=learns_from)
         total, out = method.loss(now.params, now, given, jax.random.key(0))
         terms = out.metrics["loss/source"] + out.metrics["loss/labelled"]
         np.testing.assert_allclose(total, terms / parts, rtol=1e-6)
+        assert out.batch_stats["passes"] == 2 * B
+
+
+def test_baselines_do_not_look_at_the_rest(still):
+    now, term = state(), {}
+    for learns_from, passes in (("joint", 2), ("target_only", 1)):
+        method = ss_ada(forward, C, min_kept=20, learns_from=learns_from)
+        total, out = method.loss(now.params, now, batch(), jax.random.key(0))
+        assert out.batch_stats["passes"] == passes * B
+        term[learns_from] = out.metrics["loss/labelled"]
+    np.testing.assert_allclose(total, term["joint"], rtol=1e-6)
+    assert "loss/source" not in out.metrics
 
 
 def test_nobody_learns_from_the_pseudo_label_side(still):
@@ -161,7 +173,7 @@ def test_nobody_learns_from_the_pseudo_label_side(still):
         lambda p: method.loss(p, now, given, jax.random.key(0))[0] * 3
     )  # fmt: skip
     unsure = grad(now.params)
-    method = ss_ada(forward, C, min_kept=20, reduction="sum")
+    method = ss_ada(forward, C, min_kept=20, learns_from="joint")
     plain = {k: v for k, v in given.items() if k in ("source", "labelled")}
     with_labels = jax.grad(
         lambda p: method.loss(p, now, plain, jax.random.key(0))[0]
@@ -188,6 +200,11 @@ def test_bad_options(options, words):
 def test_a_batch_that_lacks_something():
     method, now = ss_ada(forward, C), state()
     given = batch()
+    alone = {k: v for k, v in given.items() if k in ("source", "target")}
+    with pytest.raises(UserError, match="needs target images with labels"):
+        ss_ada(forward, C, learns_from="joint").loss(
+            now.params, now, alone, jax.random.key(0)
+        )
     del given["partner"]
     with pytest.raises(UserError, match=r"set data\.partner=True"):
         method.loss(now.params, now, given, jax.random.key(0))

@@ -22,7 +22,7 @@ from uda_jax.methods.views import STATISTICS, together
 from uda_jax.mixing import cutmix, cutmix_boxes
 
 ROUND_WEIGHTS = ("iou", "counts")
-REDUCTIONS = ("mean", "sum")
+LEARNS_FROM = ("all", "joint", "target_only")
 
 
 def ss_ada(
@@ -39,10 +39,13 @@ def ss_ada(
     threshold_steps: int = 0,
     strong_weight: float = 0.25,
     perturbed_weight: float = 0.5,
-    reduction: str = "mean",
+    learns_from: str = "all",
     statistics: str = "joint",
 ) -> Method:
     r"""(L_source + L_labelled + w_s (L_1 + L_2) + w_p L_p) / 3.
+
+    Without unlabelled images (L_source + L_labelled) / 2, without labelled ones their
+    term is left out.
 
     L_source, L_labelled: mean over the heads of a cross-entropy with the labels.  L_1,
     L_2, L_p: cross-entropy of two strong views with CutMix, and of the weak view's
@@ -71,8 +74,8 @@ def ss_ada(
         class on the labelled images, as of the last round (0 before the first).
       threshold_steps: `class_threshold` falls linearly to 0 in so many steps; 0: never.
       strong_weight, perturbed_weight: w_s, w_p, at least 0.
-      reduction: "mean": divided by 3, and by 2 where there is no unlabelled image left
-        (the published scripts); "sum": by 1 (its joint training, without unlabelled).
+      learns_from: "all", or the baselines: "joint": L_source + L_labelled;
+        "target_only": L_labelled.
       statistics: "joint": BatchNorm sees source, labelled and weak view in one batch
         and then the strong views in another, and its running statistics follow both, as
         published; "target": source and each strong view are normalised by their own,
@@ -94,7 +97,7 @@ def ss_ada(
     """
     check = supervised.check_choice
     check("supervised_loss", supervised_loss, ("prob_ohem", "cross_entropy"))
-    check("reduction", reduction, REDUCTIONS)
+    check("learns_from", learns_from, LEARNS_FROM)
     check("statistics", statistics, STATISTICS)
     supervised.check_share(threshold=threshold, ohem_threshold=ohem_threshold)
     supervised.check_weights(
@@ -149,9 +152,9 @@ def ss_ada(
 
     def loss(params, state, batch, key):
         view_key, box_key, partner_key, first_key, second_key = jax.random.split(key, 5)
-        _check_parts(batch)
+        _check_parts(batch, learns_from)
         source, labelled = batch["source"], batch.get("labelled")
-        unlabelled = batch.get("target")
+        unlabelled = batch.get("target") if learns_from == "all" else None
         memory = state.memory
 
         def run(image, key=first_key, stats=state.batch_stats, **options):
@@ -159,7 +162,9 @@ def ss_ada(
                 params["segmentor"], stats, image, rngs={"dropout": key}, **options
             )
 
-        views = {"source": augment.normalize(source["image"])}
+        views = {}
+        if learns_from != "target_only":
+            views["source"] = augment.normalize(source["image"])
         if labelled is not None:
             views["labelled"] = augment.normalize(labelled["image"])
         strong = []
@@ -193,10 +198,12 @@ def ss_ada(
                 terms[name] = with_label(heads, batch[name]["label"], weights)
         total, parts = sum(terms.values()), 2
         metrics = {f"loss/{name}": term for name, term in terms.items()}
-        images = {
-            "source": augment.denormalize(views["source"]),
-            "source_label": source["label"],
-        }
+        images = {}
+        if "source" in views:
+            images = {
+                "source": augment.denormalize(views["source"]),
+                "source_label": source["label"],
+            }
         if labelled is not None:
             images |= {
                 "labelled": augment.denormalize(views["labelled"]),
@@ -241,12 +248,13 @@ def ss_ada(
                 "target_prediction": label,
                 "target_confidence": confidence,
             }
-        if reduction == "mean":
+        if learns_from == "all":
             total = total / parts
+        first = next(iter(terms))
         metrics = {
             "loss/total": total,
             **metrics,
-            **supervised.training_scores(seen["source"].logits, source["label"]),
+            **supervised.training_scores(seen[first].logits, batch[first]["label"]),
         }
         return total, Output(metrics, batch_stats, memory, images)
 
@@ -256,7 +264,7 @@ def ss_ada(
 def _see(run, views, strong, second_key, *, statistics, perturb):
     """({view: Prediction}, logits of the strong views, batch_stats)."""
     options = {"train": True, "perturb": perturb}
-    if statistics == "joint":
+    if statistics == "joint" or "source" not in views:
         prediction, stats = together(lambda x: run(x, **options), list(views.values()))
         seen = _by_name(prediction, views)
         logits = []
@@ -298,14 +306,20 @@ def _sizes(image: jax.Array) -> tuple[int, tuple[int, int]]:
     return len(image), image.shape[1:3]
 
 
-def _check_parts(batch) -> None:
+def _check_parts(batch, learns_from: str) -> None:
     """Raises a UserError where the parts of a batch do not fit each other."""
-    if "target" in batch and "partner" not in batch:
+    if learns_from != "all" and "labelled" not in batch:
+        raise UserError(
+            f'learns_from="{learns_from}" needs target images with labels: set '
+            "labelled, or rounds with one at step 0."
+        )
+    if learns_from == "all" and "target" in batch and "partner" not in batch:
         raise UserError(
             "SS-ADA pastes boxes of a second target image into the first, and the "
             "batch has none: set data.partner=True."
         )
-    shapes = {name: part["image"].shape for name, part in batch.items()}
+    parts = {"source", "labelled", "target", "partner"} & batch.keys()
+    shapes = {name: batch[name]["image"].shape for name in sorted(parts)}
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise UserError(
