@@ -78,3 +78,10 @@ def test_an_impossible_plan_is_refused(changed, words):
 def test_an_epoch_outside_of_the_training(epoch):
     with pytest.raises(UserError, match="from 0 to 5"):
         epoch_start(plan_rounds(**GOOD), epoch)
+
+
+def test_entries_for_a_config():
+    plan = plan_rounds(140, 4, 0.01, 0.5, (20, 40, 60), 200)
+    assert plan.entries == ((0, 1), (680, 23), (1260, 23), (1720, 23))
+    plan = plan_rounds(2975, 4, 0.0, 1.0, (10, 20, 30, 40, 50), 120)
+    assert plan.entries[0] == (7430, 595)  # nothing has a label before

@@ -35,6 +35,12 @@ class RoundPlan(NamedTuple):
     total_steps: int
     total_samples: int
 
+    @property
+    def entries(self) -> tuple[tuple[int, int], ...]:
+        """(step, images that get labels then), as `config.rounds` has them."""
+        first = ((0, self.labelled[0]),) if self.labelled[0] else ()
+        return first + tuple(zip(self.begin, self.increments, strict=True))
+
 
 def plan_rounds(
     num_images: int,
