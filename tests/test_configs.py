@@ -87,7 +87,7 @@ def small(case):
     if config.schedule.get("warmup_form"):
         config.schedule.warmup_start = 1e-5  # from 0 the first step would move nothing
     config.rounds = tuple((step, 1) for step, _ in config.rounds)
-    if config.method.name == "ss_ada":
+    if config.model.get("form") == "ss_ada":
         config.model = ConfigDict(NETWORK)  # BiSeNet's is compiled in its own tests
     if config.method.get("mix"):
         # Stage one's network and colours are compiled in stage one, the mix's colours
