@@ -1,0 +1,131 @@
+r"""mIoU against the share of labelled target images: a table and a picture in docs/.
+
+    python scripts/acquisition_curves.py acquisition \
+        "random=runs/random_0,runs/random_1" "entropy=runs/entropy_0,runs/entropy_1" \
+        --line "all labels=runs/oracle_0,runs/oracle_1"
+
+A curve is NAME=WORKDIR[,WORKDIR...], runs with the same rounds; several are seeds: mean
+and standard deviation (n - 1).  A point is the score on the test images just before a
+round (`miou_before` of its round.json), the last one that of the finished run.  --line
+draws the score of runs without rounds.  The table goes between the markers of that name
+in docs/results.md, the picture is docs/<name>.png.
+"""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from markers import replace_block
+from matplotlib.figure import Figure
+
+from uda_jax.errors import UserError
+from uda_jax.files import write_atomically
+from uda_jax.metrics import Report
+from uda_jax.rounds import FOLDER
+
+DOCS = Path(__file__).parent.parent / "docs"
+_COLORS = ("#2a78d6", "#eb6834", "#1f9d63", "#8a4fd0", "#57606a")
+
+
+def curve(workdir: Path) -> tuple[list[float], list[float]]:
+    """Shares of labelled images, and the mIoU with each, both in percent.
+
+    Raises:
+      UserError: no finished run with rounds there.
+    """
+    report = Report.load(workdir / "report.json")
+    paths = sorted(
+        workdir.glob(f"{FOLDER}/*/round.json"), key=lambda p: int(p.parts[-2])
+    )
+    facts = [json.loads(path.read_text()) for path in paths]
+    if not facts:
+        raise UserError(f"{workdir} has no rounds: give it as --line NAME=RUN.")
+    points = [
+        (row["labelled_before"], row["miou_before"]) for row in facts if row["step"] > 0
+    ]
+    picked = (paths[-1].parent / "selected.jsonl").read_text().splitlines()
+    points.append((facts[-1]["labelled_before"] + len(picked), report.miou))
+    shares, scores = zip(*points, strict=True)
+    return [100 * n / facts[0]["images"] for n in shares], [100 * x for x in scores]
+
+
+def read(arguments: list[str]) -> dict[str, tuple[list[float], np.ndarray]]:
+    """Name -> (shares, scores [run, share]).
+
+    Raises:
+      UserError: see `curve`; or runs of one curve whose shares differ.
+    """
+    curves = {}
+    for argument in arguments:
+        name, folders = argument.split("=", 1)
+        found = [curve(Path(folder)) for folder in folders.split(",")]
+        if any(shares != found[0][0] for shares, _ in found):
+            raise UserError(f'the runs of "{name}" have not the same rounds.')
+        curves[name] = found[0][0], np.array([scores for _, scores in found])
+    return curves
+
+
+def table(curves: dict, lines: dict[str, np.ndarray]) -> str:
+    """Markdown: a row per share, a column per curve, percent."""
+    shares = sorted({share for s, _ in curves.values() for share in s})
+    rows = [f"| labelled | {' | '.join(curves)} |", f"|{'---|' * (1 + len(curves))}"]
+    for share in shares:
+        cells = [f"{share:g} %"]
+        for found, scores in curves.values():
+            known = share in found
+            cells.append(_score(scores[:, found.index(share)]) if known else "–")
+        rows.append(f"| {' | '.join(cells)} |")
+    below = "; ".join(f"{name}: {_score(scores)}" for name, scores in lines.items())
+    return "\n".join(rows) + (f"\n\n{below[:1].upper()}{below[1:]}." if below else "")
+
+
+def _score(scores: np.ndarray) -> str:
+    text = f"{scores.mean():.1f}"
+    return text + (f" ± {scores.std(ddof=1):.1f}" if len(scores) > 1 else "")
+
+
+def picture(curves: dict, lines: dict[str, np.ndarray]) -> bytes:
+    """A PNG file; bands are one standard deviation."""
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for color, (name, (shares, scores)) in zip(_COLORS, curves.items(), strict=False):
+        mean = scores.mean(0)
+        axes.plot(shares, mean, "o-", color=color, label=name, markersize=4)
+        if len(scores) > 1:
+            spread = scores.std(0, ddof=1)
+            axes.fill_between(
+                shares, mean - spread, mean + spread, color=color, alpha=0.15, lw=0
+            )
+    for name, scores in lines.items():
+        axes.axhline(scores.mean(), color="#57606a", ls="--", lw=1, label=name)
+    axes.set(xlabel="labelled target images, %", ylabel="mIoU, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def main(arguments: list[str]) -> None:
+    split = arguments.index("--line") if "--line" in arguments else len(arguments)
+    name, *rows = arguments[:split] or [""]
+    if not rows or not all("=" in x for x in rows + arguments[split + 1 :]):
+        sys.exit(__doc__)
+    try:
+        curves = read(rows)
+        lines = {
+            label: 100 * np.array(
+                [Report.load(Path(f) / "report.json").miou for f in folders.split(",")]
+            )
+            for label, folders in (x.split("=", 1) for x in arguments[split + 1 :])
+        }  # fmt: skip
+    except UserError as error:
+        sys.exit(f"uda_jax: {error}")
+    write_atomically(DOCS / f"{name}.png", picture(curves, lines))
+    replace_block(DOCS / "results.md", name, table(curves, lines))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
