@@ -1,16 +1,18 @@
 """Rounds: which images get labels when, from the data set and from a person."""
 
 import csv
+import io
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
-from conftest import write_minicity
+from conftest import draw, write_minicity, write_png
 from ml_collections import ConfigDict
 from PIL import Image
 
-from uda_jax import rounds, train
+from uda_jax import annotation, rounds, train, visualize
 from uda_jax.annotation import LabelsWanted
 from uda_jax.benchmarks import open_dataset
 from uda_jax.data.images import read_raw_label
@@ -60,9 +62,12 @@ def test_a_round_leaves_what_its_docstring_says(config, whole):
         assert len(labelled) == sum(map(len, picked[: n + 1]))
         left = [row for row in rows(folder / f"{n}/unlabelled.jsonl") if "image" in row]
         assert len(left) == len(pool) - len(labelled)
-        lines = (folder / f"{n}/labelled.txt").read_text().splitlines()
-        assert len(lines) == len(labelled)
-        assert all(len(line.split()) == 2 for line in lines)
+        for kind, count in (("labelled", len(labelled)), ("unlabelled", len(left))):
+            row = {**config.target, "list_file": str(folder / f"{n}/{kind}.txt")}
+            listed = open_dataset(row, SPACE).names
+            assert len(listed) == count
+            mine = {name for p in picked[: n + 1] for name in p}
+            assert (set(listed) == mine) == (kind == "labelled")
         for item in map(labelled.__getitem__, range(len(labelled))):
             same = [
                 i
@@ -107,11 +112,15 @@ def test_stopped_in_a_round_it_selects_once_and_goes_on_exactly(
     other = json.loads((whole / "report.json").read_text())
     np.testing.assert_array_equal(report.confusion, other["confusion"])
     for n in range(3):
-        for name in ("selected.jsonl", "scores.csv", "labelled.txt"):
-            if n or name != "scores.csv":
-                a, b = (w / f"rounds/{n}/{name}" for w in (whole, tmp_path / "run"))
-                if name != "labelled.txt":  # its paths are relative to the folder
-                    assert a.read_text() == b.read_text()
+        for name in ("selected.jsonl", "labelled.txt", "unlabelled.txt"):
+            a, b = (w / f"rounds/{n}/{name}" for w in (whole, tmp_path / "run"))
+            assert a.read_text() == b.read_text()
+    log = lambda w: [
+        {k: v for k, v in row.items() if not k.startswith("time/")}
+        for row in rows(w / "metrics.jsonl")
+        if row["step"] > 2
+    ]
+    assert log(tmp_path / "run") == log(whole)
 
 
 @pytest.fixture
@@ -126,6 +135,11 @@ def test_with_a_person(config, city, tmp_path):
     """Stops, gets a palette PNG and a coloured one, misses one, then goes on."""
     config = config.copy_and_resolve_references()
     config.rounds, config.active.labels = ((2, 3),), "person"
+    image, _ = draw(77)
+    own = np.full(image.shape[:2], 2, np.uint8)
+    write_png(tmp_path / "own/images/x.png", image)
+    write_png(tmp_path / "own/labels/x.png", own)
+    config.labelled = ConfigDict(dict(reader="folder", root=str(tmp_path / "own")))
     for row in (config.source, config.validation):
         row.root = str(city / "source")
     for row in (config.target, config.test):
@@ -157,6 +171,21 @@ def test_with_a_person(config, city, tmp_path):
     with pytest.raises(LabelsWanted, match=rf"1 of 3 labels are missing \({picked[2]}"):
         train.fit(config, workdir)
     assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    polygons = folder / f"annotate/labelme/{picked[2]}.json"
+    content = json.loads(polygons.read_text())
+    for change, words in (
+        ({"label": "bla"}, 'has the class "bla", and there are road'),
+        ({"points": []}, "needs three or more points"),
+        ({"points": [[1, 2], [3, 4], [1e300, 0]]}, "needs three or more points"),
+        ({"shape_type": "circle"}, "has a circle: draw polygons"),
+    ):
+        square = {"label": "road", "points": [[0, 0], [9, 0], [9, 9]], **change}
+        done(picked[2]).with_suffix(".json").write_text(
+            json.dumps({**content, "shapes": [square]})
+        )
+        with pytest.raises(LabelsWanted, match=words):
+            train.fit(config, workdir)
+    done(picked[2]).with_suffix(".json").unlink()
     wrong = labels[picked[2]].copy()
     wrong[0, 0] = 77
     for pixels, words in ((wrong, "has the id 77"), (wrong[:50], "is 50 x 128")):
@@ -168,15 +197,46 @@ def test_with_a_person(config, city, tmp_path):
     labelled = open_dataset(
         {"reader": "manifest", "root": str(folder / "labelled.jsonl")}, SPACE
     )
-    assert len(labelled) == 3
+    assert len(labelled) == 4
     for i, path in enumerate(labelled.store.images):
+        if path.endswith("own/images/x.png"):
+            np.testing.assert_array_equal(labelled.label(i), own)
+            continue
         name = next(n for n in picked if path.endswith(f"{n.split('/')[-1]}.png"))
         np.testing.assert_array_equal(labelled.label(i), labels[name])
+
+
+def test_labels_in_every_form(tmp_path):
+    rng = np.random.default_rng(0)
+    label = np.kron(rng.integers(0, 13, (6, 8)), np.ones((12, 12), int)).astype("uint8")
+    read = lambda path: annotation._finished(path, label.shape, SPACE)
+    painted = tmp_path / "painted.png"
+    painted.write_bytes(visualize.png(label, colors=SPACE.colors))
+    np.testing.assert_array_equal(read(painted), label)
+    # Programs that write a palette anew count its colours otherwise.
+    image = Image.open(painted).convert("RGB").quantize(13)
+    assert (np.array(image) != label).any()
+    image.save(tmp_path / "anew.png")
+    np.testing.assert_array_equal(read(tmp_path / "anew.png"), label)
+    shapes = annotation._shapes(label, SPACE, "x.png")
+    (tmp_path / "x.json").write_text(json.dumps(shapes))
+    assert (read(tmp_path / "x.json") == label).mean() > 0.99
+    with zipfile.ZipFile(io.BytesIO(annotation._cvat({"a/b": label}, SPACE))) as file:
+        table = file.read("labelmap.txt").decode().splitlines()
+        assert table[0] == "background:0,0,0::" and table[1].startswith("road:128,64,")
+        (tmp_path / "cvat.png").write_bytes(file.read("SegmentationClass/a/b.png"))
+    np.testing.assert_array_equal(read(tmp_path / "cvat.png"), label)
+    Image.new("RGB", label.shape[::-1], (1, 2, 3)).save(tmp_path / "other.png")
+    with pytest.raises(UserError, match=r"the colour \(1, 2, 3\) at row 0, column 0"):
+        read(tmp_path / "other.png")
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"rounds": (0, 25)}, "give pairs of whole numbers"),
+        ({"rounds": ((1.5, 1),)}, "give pairs of whole numbers"),
+        ({"method": {"name": "source_only"}}, 'rounds is not read by method "source_o'),
         ({"rounds": ((2, 1), (2, 1))}, "must rise"),
         ({"rounds": ((9, 1),)}, "below steps=4"),
         ({"rounds": ((0, 9),)}, "wants 9 images and 6 have no label"),

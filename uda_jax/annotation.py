@@ -11,7 +11,7 @@ A round with active.labels="person" fills WORKDIR/rounds/<n>/annotate:
 
 Finished labels go to WORKDIR/rounds/<n>/finished/<name>, in any of these forms: .png
 with ids (255: not labelled), .png in the classes' colours as CVAT exports them (black:
-not labelled), or LabelMe's .json.
+not labelled, where no class is black), or LabelMe's .json.
 """
 
 import io
@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from uda_jax.data.dataset import Dataset
+from uda_jax.data.images import read_raw_label
 from uda_jax.errors import UserError
 from uda_jax.files import relative, write_atomically
 from uda_jax.labels import IGNORE, LabelSpace
@@ -36,7 +37,7 @@ from uda_jax.visualize import colorize, png
 _READY = "classes.txt"  # written last
 _SMALLEST = 20  # pixels of a polygon
 _CORNERS = 1.0  # pixels that a polygon may leave out
-_ENDINGS = (".png", ".json")
+_ENDINGS = (".png", ".PNG", ".json")
 _BACKGROUND = "background"  # CVAT's name of what is not labelled
 
 
@@ -58,11 +59,11 @@ def ask(
     out = folder / "annotate"
     if (out / _READY).exists():
         return
-    (folder / "finished").mkdir(parents=True, exist_ok=True)
     space, masks = chosen.label_space, {}
     for i, path in enumerate(image_paths(chosen)):
         ids = predictor(chosen[i]["image"]).ids
         inside = _inside(names[i])
+        (folder / "finished" / inside).parent.mkdir(parents=True, exist_ok=True)
         image = out / "images" / inside.with_suffix(path.suffix)
         image.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, image)
@@ -77,7 +78,7 @@ def ask(
     table = ["id  class  red green blue"]
     for i, (name, color) in enumerate(zip(space.classes, space.colors, strict=True)):
         table.append(f"{i}  {name}  {' '.join(map(str, color))}")
-    table.append(f"{IGNORE}  not labelled  0 0 0")
+    table.append(f"{IGNORE}  not labelled")
     write_atomically(out / _READY, "\n".join(table) + "\n")
 
 
@@ -98,7 +99,7 @@ def collect(
             continue
         try:
             if len(found) > 1:
-                raise UserError(f"{stem} is there as .png and as .json: delete one.")
+                raise UserError(f"{stem} is there in two forms: delete one")
             size = chosen[i]["image"].shape[:2]
             done[name] = _finished(found[0], size, chosen.label_space)
         except UserError as error:
@@ -121,32 +122,21 @@ def collect(
     return done
 
 
-def read_ids(path: Path) -> np.ndarray:
-    """uint8 [H, W] of an 8-bit PNG, grey or with a palette.
-
-    Raises:
-      UserError: it is no such file.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("L", "P"):
-                return np.array(image)
-            raise UserError(f"{path} is no 8-bit image with one channel.")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as an image ({error}).") from error
-
-
 def _finished(path: Path, size: tuple[int, int], space: LabelSpace) -> np.ndarray:
     if path.suffix == ".json":
         return _of_polygons(path, size, space)
     try:
         with Image.open(path) as image:
             image.load()
-            colored = image.mode in ("RGB", "RGBA")
-            pixels = np.array(image.convert("RGB")) if colored else None
+            ids = np.array(image) if image.mode == "P" else None
+            # A program that writes a palette anew may count its colours otherwise.
+            by_color = image.mode in ("RGB", "RGBA") or (
+                ids is not None and not _same_palette(image, ids, space)
+            )
+            pixels = np.array(image.convert("RGB")) if by_color else None
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path} cannot be read as an image ({error})") from error
-    label = _of_colors(path, pixels, space) if colored else read_ids(path)
+    label = _of_colors(path, pixels, space) if by_color else read_raw_label(path)
     if label.shape != size:
         raise UserError(
             f"{path} is {label.shape[0]} x {label.shape[1]} and its image {size[0]} x "
@@ -161,7 +151,18 @@ def _finished(path: Path, size: tuple[int, int], space: LabelSpace) -> np.ndarra
     return label
 
 
+def _same_palette(image: Image.Image, ids: np.ndarray, space: LabelSpace) -> bool:
+    """Whether the classes in it have the colours that they had when it was written."""
+    palette = np.array(image.convert("RGB").getdata()).reshape(*ids.shape, 3)
+    of_class = ids < space.num_classes
+    return bool((palette[of_class] == space.colors[ids[of_class]]).all())
+
+
 def _of_colors(path: Path, pixels: np.ndarray, space: LabelSpace) -> np.ndarray:
+    if len({tuple(color) for color in space.colors.tolist()}) < space.num_classes:
+        raise UserError(
+            f"{path} has colours, of which two classes share one: save ids instead"
+        )
     label = np.full(pixels.shape[:2], IGNORE, np.uint8)
     known = (pixels == 0).all(-1)
     for i, color in enumerate(space.colors):
@@ -181,22 +182,35 @@ def _of_polygons(path: Path, size: tuple[int, int], space: LabelSpace) -> np.nda
     label = np.full(size, IGNORE, np.uint8)
     try:
         content = json.loads(path.read_text("utf-8"))
-        if (content["imageHeight"], content["imageWidth"]) != size:
-            raise UserError(f"{path} is of an image of another size")
-        for shape in content["shapes"]:
-            if shape["label"] not in space.classes:
-                raise UserError(
-                    f'{path} has the class "{shape["label"]}", and there are '
-                    f"{', '.join(space.classes)}"
-                )
-            if shape.get("shape_type", "polygon") != "polygon":
-                raise UserError(
-                    f"{path} has a {shape['shape_type']}: draw polygons, or save a PNG"
-                )
-            points = np.round(np.array(shape["points"], float)).astype(np.int32)
-            cv2.fillPoly(label, [points], space.classes.index(shape["label"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        own_size = (content["imageHeight"], content["imageWidth"])
+        shapes = [
+            (shape["label"], shape.get("shape_type", "polygon"), shape["points"])
+            for shape in content["shapes"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no file of LabelMe ({error!r})") from error
+    if own_size != size:
+        raise UserError(f"{path} is of an image of {own_size}, and its own is {size}")
+    for name, kind, points in shapes:
+        if name not in space.classes:
+            raise UserError(
+                f'{path} has the class "{name}", and there are '
+                f"{', '.join(space.classes)}"
+            )
+        if kind != "polygon":
+            raise UserError(f"{path} has a {kind}: draw polygons, or save a PNG")
+        try:
+            corners = np.array(points, float)
+        except (ValueError, TypeError):
+            corners = np.zeros(0)
+        sound = corners.ndim == 2 and corners.shape[1] == 2 and len(corners) > 2
+        if not sound or not (np.abs(corners) <= 4 * max(size)).all():
+            raise UserError(
+                f'{path} has a polygon of "{name}" that is none: it needs three or '
+                "more points (x, y) about the image"
+            )
+        corners = np.round(corners).astype(np.int32)
+        cv2.fillPoly(label, [corners], space.classes.index(name))
     return label
 
 

@@ -66,13 +66,6 @@ class Checkpoints:
         metrics = None if miou is None else {"miou": float(miou)}
         self._checkpointer.save_async(step, state, metrics=metrics, overwrite=True)
 
-    def keep(self, step: int, state: PyTree) -> None:
-        """Returns when `state` is on disk; writes nothing where that step is there."""
-        self.wait()
-        if step not in self.steps():
-            self.save(step, state)
-            self.wait()
-
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
         return sorted(c.step for c in self._checkpointer.checkpoints)

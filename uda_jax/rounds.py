@@ -14,7 +14,7 @@ A round at step 0 is drawn at random.  Every round leaves in WORKDIR/rounds/<n>:
     selected.png         the same to look at, with what the network says of them
     unlabelled.jsonl     the images that are left
     labelled.jsonl       a manifest of all labelled images so far; written last
-    labelled.txt unlabelled.txt   the same as lists, as SS-ADA has them
+    labelled.txt unlabelled.txt   the target's images of both as lists, for `list_file`
 
 and the labels in WORKDIR/rounds/labels/<name>.png.  A round that was stopped goes on
 with what it has picked.  Yan et al., SS-ADA, 2024 (released code).
@@ -24,6 +24,7 @@ import csv
 import functools
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ from uda_jax import annotation
 from uda_jax.acquisition import STRATEGIES, image_scores, random_scores, select
 from uda_jax.benchmarks import label_space_of, open_dataset
 from uda_jax.data.dataset import Dataset, check_one_of
-from uda_jax.data.images import id_histogram
+from uda_jax.data.images import id_histogram, read_raw_label
 from uda_jax.errors import UserError
 from uda_jax.evaluate_run import score
 from uda_jax.files import relative, write_atomically
@@ -50,6 +51,7 @@ from uda_jax.visualize import overlay, panel, png
 
 FOLDER = "rounds"
 LABELS = ("dataset", "person")
+READ_LABELLED = ("ss_ada",)  # methods that learn from target images with labels
 _SHOWN = 12  # selected images in the picture
 
 
@@ -68,6 +70,19 @@ def rounds_of(config: ConfigDict) -> list[Round]:
       UserError: steps that do not rise or lie outside of the training, a count below 1,
         an unknown strategy, or options that do not fit each other.
     """
+    for row in config.rounds:
+        if not isinstance(row, list | tuple) or list(map(type, row)) != [int, int]:
+            raise UserError(
+                f"rounds has {row}: give pairs of whole numbers, (step, images that "
+                "get a label then), such as ((0, 25), (300, 75))."
+            )
+    if config.method.name not in READ_LABELLED:
+        for name in ("rounds", "labelled"):
+            if config[name]:
+                raise UserError(
+                    f'{name} is not read by method "{config.method.name}", but by '
+                    f"{', '.join(READ_LABELLED)} alone: leave it out."
+                )
     rounds = [Round(i, *row) for i, row in enumerate(config.rounds)]
     if not rounds:
         if config.active:
@@ -106,8 +121,9 @@ def rounds_of(config: ConfigDict) -> list[Round]:
 
 
 def due(config: ConfigDict, step: int) -> Round | None:
-    """The round after so many steps, if there is one."""
-    return next((r for r in rounds_of(config) if r.step == step), None)
+    """The round after so many steps, if there is one, of a config that was checked."""
+    rounds = (Round(i, *row) for i, row in enumerate(config.rounds))
+    return next((r for r in rounds if r.step == step), None)
 
 
 def division_before(config: ConfigDict, workdir: Path, step: int) -> Division | None:
@@ -133,6 +149,19 @@ def division_before(config: ConfigDict, workdir: Path, step: int) -> Division | 
         rest = frozenset(pool.names) - {pool.names[i] for i in chosen}
         return Division(labelled, rest)
     labelled = open_dataset(config.labelled, space) if config.labelled else None
+    total = sum(r.count for r in rounds)
+    if total > len(pool):
+        raise UserError(
+            f"rounds label {total} images and the target has {len(pool)}: lower the "
+            "counts in rounds."
+        )
+    if labelled is not None:
+        real = lambda dataset: set(map(os.path.realpath, image_paths(dataset)))
+        if both := real(labelled) & real(pool):
+            raise UserError(
+                f"{len(both)} images are in labelled and in target, such as "
+                f"{min(both)}: name only those without a label as target."
+            )
     return Division(labelled, frozenset(pool.names))
 
 
@@ -173,9 +202,9 @@ def take(
             f"{folder}/selected.jsonl has {min(missing)}, which is no target image now:"
             " restore the target's images."
         )
-    indices = [pool.names.index(name) for name in wanted]
+    at = {name: i for i, name in enumerate(pool.names)}
+    indices, out = [at[name] for name in wanted], folder.parent
     if not (folder / "labelled.jsonl").exists():
-        out = folder.parent
         if config.active.labels == "dataset":
             truth = open_dataset(config.target, space)
             for i in indices:
@@ -190,13 +219,13 @@ def take(
     facts = json.loads((folder / "round.json").read_text())
     memory = {"round": jnp.int32(now.number + bool(now.step))}
     if facts["class_iou"] is not None:
+        memory["class_iou"] = jnp.float32(facts["class_iou"])
+    if now.step:
         counts = np.zeros(256, np.int64)
         for past in rounds_of(config)[: now.number + 1]:
             if past.step:  # those of the first, random one do not count, as published
                 for row in _lines(_folder(workdir, past) / "selected.jsonl"):
-                    path = folder.parent / files[pool.names.index(row["name"])]
-                    counts += id_histogram(np.asarray(annotation.read_ids(path)))
-        memory["class_iou"] = jnp.float32(facts["class_iou"])
+                    counts += id_histogram(read_raw_label(out / files[at[row["name"]]]))
         memory["class_counts"] = jnp.float32(counts[: space.num_classes])
     return _read(config, folder), memory
 
@@ -311,10 +340,12 @@ def _write_division(config, folder, now, pool, files, wanted, before) -> None:
     rest = [paths[at[name]] for name in pool.names if name in unlabelled - set(wanted)]
     space = label_space_of(config)
     about = {"about": {"classes": space.classes, "label_space": space.name}}
-    lines = "".join(f"{row['image']} {row['label']}\n" for row in rows)
-    write_atomically(folder / "labelled.txt", lines)
+    root = config.target.root
+    mine = [paths[at[n]] for n in pool.names if n not in unlabelled - set(wanted)]
+    for name, part in (("labelled", mine), ("unlabelled", rest)):
+        lines = [f"{relative(path, Path(root))}\n" for path in part]
+        write_atomically(folder / f"{name}.txt", "".join(lines))
     listed = [relative(path, folder) for path in rest]
-    write_atomically(folder / "unlabelled.txt", "".join(f"{x}\n" for x in listed))
     _write_lines(folder / "unlabelled.jsonl", [about, *({"image": x} for x in listed)])
     _write_lines(folder / "labelled.jsonl", [about, *rows])
 

@@ -252,8 +252,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
         for step in range(start + 1, config.steps + 1):
             if now := rounds.due(config, step - 1):
                 batches.close()
-                if step - 1 > 0:
-                    checkpoints.keep(step - 1, state)  # what the round is taken with
+                checkpoints.wait()
                 division, memory = rounds.take(
                     config, workdir, now, summary.forward_of(model, state),
                     lambda at=step - 1: assess(at),
@@ -268,7 +267,8 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
             batch = parallel.shard_batch(batch, mesh)
             state, metrics = train_step(state, batch)
             log.add(metrics, names)
-            saves = due(config.checkpoint_every, step)
+            # What a round is taken with is on disk before, should it be killed.
+            saves = due(config.checkpoint_every, step) or rounds.due(config, step)
             evaluates = due(config.evaluate_every, step)
             pauses = evaluates or due(config.panels_every, step)
             if due(config.log_every, step) or saves or pauses or step == start + 1:

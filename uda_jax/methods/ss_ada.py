@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from uda_jax import augment, losses
+from uda_jax.class_weights import NAMES as CLASS_WEIGHTS
 from uda_jax.class_weights import class_weights as class_weight_table
 from uda_jax.class_weights import from_counts, from_iou
 from uda_jax.errors import UserError
@@ -89,8 +90,7 @@ def ss_ada(
 
     Raises:
       UserError: an unknown name, a number out of its range, weights that do not fit the
-        classes, parts of a batch that differ in shape, a target without partner, or a
-        network without perturbed pass.
+        classes, parts of a batch that differ in shape, or a target without partner.
 
     Differences from the original: nothing is NaN where no pixel has a label; partners
     are drawn independently, while there they are the same images in another crop.
@@ -109,6 +109,8 @@ def ss_ada(
     if not upper >= 1:
         raise UserError(f"upper is {upper}, but must be at least 1.")
     of_rounds = class_weights in ROUND_WEIGHTS
+    if isinstance(class_weights, str):
+        check("class_weights", class_weights, ROUND_WEIGHTS + CLASS_WEIGHTS)
     fixed = jnp.ones(num_classes)
     if not of_rounds:
         fixed = class_weight_table(class_weights, num_classes)
@@ -318,7 +320,12 @@ def _check_parts(batch, learns_from: str) -> None:
             "SS-ADA pastes boxes of a second target image into the first, and the "
             "batch has none: set data.partner=True."
         )
-    parts = {"source", "labelled", "target", "partner"} & batch.keys()
+    looked_at = {
+        "all": {"source", "labelled", "target", "partner"},
+        "joint": {"source", "labelled"},
+        "target_only": {"labelled"},
+    }[learns_from]
+    parts = looked_at & batch.keys()
     shapes = {name: batch[name]["image"].shape for name in sorted(parts)}
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
