@@ -8,6 +8,8 @@ and CamVid have no published run.
 import pytest
 from test_configs import CASES, get_config
 
+from uda_jax.methods import METHODS
+
 # --- optimizers and schedules ---------------------------------------------------------
 
 # One optimizer for MaxSquare, AdaptSegNet and ADVENT: heads learn ten times as fast,
@@ -220,12 +222,25 @@ TUFL_CITIES = {
 UNPUBLISHED = (
     *("minicity", "camvid", "small_methods"),
     *("source_only_cityscapes13", "tufl_synthetic", "tufl_stage2_synthetic"),
+    "ss_ada:",  # SS-ADA ships a config for its parking lots alone
 )
+# SS-ADA's steps, rounds, rate, and what it learns from.
+PARKING = {
+    "ss_ada_parking:half": (
+        *(4100, ((0, 1), (680, 23), (1260, 23), (1720, 23)), 0.05, "all"),
+    ),
+    "ss_ada_parking:quarter": (
+        *(5540, ((0, 1), (680, 11), (1320, 11), (1900, 12)), 0.05, "all"),
+    ),
+    # 100 epochs of 140 images in batches of four.
+    "ss_ada_parking:joint": (3500, ((0, 140),), 0.01, "joint"),
+    "ss_ada_parking:target_only": (3500, ((0, 140),), 0.01, "target_only"),
+}
 
 
 def test_every_published_run_is_in_the_table():
     published = {case for case in CASES if not any(x in case for x in UNPUBLISHED)}
-    assert published == {*PUBLISHED, *TUFL_CITIES}
+    assert published == {*PUBLISHED, *TUFL_CITIES, *PARKING}
 
 
 @pytest.mark.parametrize("case", PUBLISHED)
@@ -257,3 +272,38 @@ def test_tufl_has_the_published_numbers(case):
     assert config["frozen_from"] == ""
     assert config["batch_norm"] == "frozen"
     assert not config["evaluation"]["flip"]
+
+
+@pytest.mark.parametrize("case", PARKING)
+def test_ss_ada_on_parking_lots(case):
+    steps, rounds, rate, learns_from = PARKING[case]
+    config = get_config(case).to_dict()
+    assert (config["batch_size"], config["accumulate_steps"]) == (4, 1)
+    assert (config["steps"], config["rounds"]) == (steps, rounds)
+    assert config["active"] == {"strategy": "entropy", "labels": "dataset"}
+    assert config["optimizer"] == dict(
+        name="sgd",
+        learning_rate=rate,
+        momentum=0.9,
+        weight_decay=1e-4,
+        head_multiplier=10,
+    )
+    linear = dict(warmup_steps=1000, warmup_form="linear", warmup_start=0)
+    assert config["schedule"] == dict(name="poly", power=0.9, **linear)
+    assert config["model"]["form"] == "ss_ada"
+    method = METHODS["ss_ada"].__kwdefaults__ | config["method"]
+    assert method == dict(
+        name="ss_ada",
+        supervised_loss="prob_ohem",
+        min_kept=200_000,
+        ohem_threshold=0.7,
+        class_weights="none",
+        upper=2,
+        threshold=0,
+        class_threshold=False,
+        threshold_steps=0,
+        strong_weight=0.25,
+        perturbed_weight=0.5,
+        learns_from=learns_from,
+        statistics="joint",
+    )

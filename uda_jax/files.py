@@ -1,12 +1,7 @@
 """Files that are whole or absent, never half-written."""
 
 import os
-import tempfile
 from pathlib import Path
-
-# Read once: there is no way to look at it without setting it, for all threads.
-_MASK = os.umask(0)
-os.umask(_MASK)
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> Path:
@@ -19,15 +14,17 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> Path:
       The path written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(data, str):
         data = data.encode("utf-8")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.parent / f".{path.name}.{os.urandom(4).hex()}"
     try:
-        with os.fdopen(handle, "wb") as stream:
+        stream = open(temporary, "xb")  # noqa: SIM115 (closed below)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = open(temporary, "xb")  # noqa: SIM115
+    try:
+        with stream:
             stream.write(data)
-        # mkstemp makes files that only their owner can read.
-        os.chmod(temporary, 0o666 & ~_MASK)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
