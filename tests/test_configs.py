@@ -119,13 +119,14 @@ def options(case):
     """Options that decide which code a step runs; of numbers only whether they are 0.
 
     Those of the network keep their values: two or four branches are other code.
-    Weights of classes and tables of related ones are numbers.
+    Weights of classes and tables of related ones are numbers; what SS-ADA's baselines
+    leave out is tested with the method.
     """
     found = set()
 
     def walk(path, value):
         if isinstance(value, dict):
-            for key in value.keys() - {"class_weights", "related"}:
+            for key in value.keys() - {"class_weights", "related", "learns_from"}:
                 walk((*path, key), value[key])
             return
         if isinstance(value, int | float) and "model" not in path:

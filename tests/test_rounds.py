@@ -12,7 +12,7 @@ from conftest import draw, write_minicity, write_png
 from ml_collections import ConfigDict
 from PIL import Image
 
-from uda_jax import annotation, rounds, train, visualize
+from uda_jax import annotation, ranking, rounds, train, visualize
 from uda_jax.annotation import LabelsWanted
 from uda_jax.benchmarks import open_dataset
 from uda_jax.data.images import read_raw_label
@@ -171,6 +171,9 @@ def test_with_a_person(config, city, tmp_path):
     with pytest.raises(LabelsWanted, match=rf"1 of 3 labels are missing \({picked[2]}"):
         train.fit(config, workdir)
     assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    pool = open_dataset(config.target, SPACE, labels=False)
+    chosen = pool.select([pool.names.index(name) for name in picked])
+    collect = lambda: annotation.collect(folder, chosen, ranking.label_paths(chosen))
     polygons = folder / f"annotate/labelme/{picked[2]}.json"
     content = json.loads(polygons.read_text())
     for change, words in (
@@ -184,14 +187,14 @@ def test_with_a_person(config, city, tmp_path):
             json.dumps({**content, "shapes": [square]})
         )
         with pytest.raises(LabelsWanted, match=words):
-            train.fit(config, workdir)
+            collect()
     done(picked[2]).with_suffix(".json").unlink()
     wrong = labels[picked[2]].copy()
     wrong[0, 0] = 77
     for pixels, words in ((wrong, "has the id 77"), (wrong[:50], "is 50 x 128")):
         Image.fromarray(pixels).save(done(picked[2]))
         with pytest.raises(LabelsWanted, match=words):
-            train.fit(config, workdir)
+            collect()
     Image.fromarray(labels[picked[2]]).save(done(picked[2]))
     assert train.fit(config, workdir).num_images == 3
     labelled = open_dataset(
