@@ -242,7 +242,7 @@ def test_labels_in_every_form(tmp_path):
         ({"method": {"name": "source_only"}}, 'rounds is not read by method "source_o'),
         ({"rounds": ((2, 1), (2, 1))}, "must rise"),
         ({"rounds": ((9, 1),)}, "below steps=4"),
-        ({"rounds": ((0, 9),)}, "wants 9 images and 6 have no label"),
+        ({"rounds": ((0, 2), (2, 7))}, "label 9 images and the target has 6"),
         ({"rounds": ((0, 0),)}, "a count below 1"),
         ({"rounds": ()}, "rounds is empty"),
         ({"active": {"strategy": "entrpy", "labels": "dataset"}}, "entropy"),

@@ -143,18 +143,18 @@ def division_before(config: ConfigDict, workdir: Path, step: int) -> Division | 
         return _read(config, _folder(workdir, past[-1]))
     space = label_space_of(config)
     pool = open_dataset(config.target, space, labels=False)
-    if step == 0 and rounds[0].step == 0:
-        chosen = _first(config, pool, rounds[0])
-        labelled = open_dataset(config.target, space).select(chosen)
-        rest = frozenset(pool.names) - {pool.names[i] for i in chosen}
-        return Division(labelled, rest)
-    labelled = open_dataset(config.labelled, space) if config.labelled else None
     total = sum(r.count for r in rounds)
     if total > len(pool):
         raise UserError(
             f"rounds label {total} images and the target has {len(pool)}: lower the "
             "counts in rounds."
         )
+    if step == 0 and rounds[0].step == 0:
+        chosen = _first(config, pool, rounds[0])
+        labelled = open_dataset(config.target, space).select(chosen)
+        rest = frozenset(pool.names) - {pool.names[i] for i in chosen}
+        return Division(labelled, rest)
+    labelled = open_dataset(config.labelled, space) if config.labelled else None
     if labelled is not None:
         real = lambda dataset: set(map(os.path.realpath, image_paths(dataset)))
         if both := real(labelled) & real(pool):
