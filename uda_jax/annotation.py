@@ -153,9 +153,9 @@ def _finished(path: Path, size: tuple[int, int], space: LabelSpace) -> np.ndarra
 
 def _same_palette(image: Image.Image, ids: np.ndarray, space: LabelSpace) -> bool:
     """Whether the classes in it have the colours that they had when it was written."""
-    palette = np.array(image.convert("RGB").getdata()).reshape(*ids.shape, 3)
     of_class = ids < space.num_classes
-    return bool((palette[of_class] == space.colors[ids[of_class]]).all())
+    painted = np.array(image.convert("RGB"))[of_class]
+    return bool((painted == space.colors[ids[of_class]]).all())
 
 
 def _of_colors(path: Path, pixels: np.ndarray, space: LabelSpace) -> np.ndarray:

@@ -185,7 +185,7 @@ def take(
       The images with labels from now on, and what the method's memory gets.
 
     Raises:
-      UserError: fewer images than the round wants; annotation.LabelsWanted.
+      UserError: a picked image is gone; annotation.LabelsWanted.
     """
     folder = _folder(workdir, now)
     before = division_before(config, workdir, now.step) if now.step else None
@@ -256,7 +256,6 @@ def _select(config, folder, now, forward, pool, before, miou) -> None:
                 )
             )  # fmt: skip
             scores = np.array([found[i] for i in indices])
-        _check_count(now, len(names))
         order = select(names, scores, len(names))
         chosen = [names[i] for i in order[: now.count]]
         table = io.StringIO()
@@ -290,17 +289,8 @@ def _teller(strategy: str):
 
 
 def _first(config: ConfigDict, pool: Dataset, first: Round) -> list[int]:
-    _check_count(first, len(pool))
     scores = random_scores(pool.names, seed=config.seed, round_index=0)
     return select(pool.names, scores, first.count)
-
-
-def _check_count(now: Round, available: int) -> None:
-    if now.count > available:
-        raise UserError(
-            f"round {now.number} wants {now.count} images and {available} have no "
-            "label: lower the counts in rounds."
-        )
 
 
 def _draw(config, folder: Path, forward, chosen: Dataset) -> None:

@@ -132,17 +132,17 @@ def ss_ada(
             weights = from_counts(memory["class_counts"], upper)
         return jnp.where(memory["round"] > 0, weights, fixed)
 
-    def with_label(heads, label, weights):
-        def of_head(logits):
-            if supervised_loss == "cross_entropy":
-                return losses.prob_ohem_cross_entropy(
-                    logits, label, weights, min_kept=0
-                )
-            return losses.prob_ohem_cross_entropy(
-                logits, label, weights, min_kept=min_kept, threshold=ohem_threshold
-            )
+    # Without mining it is the mean over labelled pixels, by class weight.
+    mined = min_kept if supervised_loss == "prob_ohem" else 0
 
-        return sum(map(of_head, heads)) / len(heads)
+    def with_label(heads, label, weights):
+        terms = [
+            losses.prob_ohem_cross_entropy(
+                logits, label, weights, min_kept=mined, threshold=ohem_threshold
+            )
+            for logits in heads
+        ]
+        return sum(terms) / len(terms)
 
     def least_confidence(memory, step, pseudo_label):
         if not class_threshold:
@@ -179,8 +179,10 @@ def ss_ada(
                 partner_key, partner["image"]
             )
             said, _ = run(partner_view, train=False)
+            image = unlabelled["image"]
+            size = image.shape[1:3]
             boxes = [
-                cutmix_boxes(jax.random.fold_in(box_key, i), *_sizes(source["image"]))
+                cutmix_boxes(jax.random.fold_in(box_key, i), len(image), size)
                 for i in range(2)
             ]
             strong = [
@@ -302,10 +304,6 @@ def _pseudo(logits: jax.Array, valid: jax.Array | None):
     label, confidence = jnp.argmax(probs, -1).astype(jnp.uint8), jnp.max(probs, -1)
     seen = jnp.ones(label.shape, bool) if valid is None else valid > 0
     return label, confidence, seen
-
-
-def _sizes(image: jax.Array) -> tuple[int, tuple[int, int]]:
-    return len(image), image.shape[1:3]
 
 
 def _check_parts(batch, learns_from: str) -> None:
