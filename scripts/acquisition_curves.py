@@ -6,9 +6,12 @@ r"""mIoU against the share of labelled target images: a table and a picture in d
 
 A curve is NAME=WORKDIR[,WORKDIR...], runs with the same rounds; several are seeds: mean
 and standard deviation (n - 1).  A point is the score on the test images just before a
-round (`miou_before` of its round.json), the last one that of the finished run.  --line
-draws the score of runs without rounds.  The table goes between the markers of that name
-in docs/results.md, the picture is docs/<name>.png.
+round (`miou_before` of its round.json), the last one that of the finished run: later
+points have been trained for longer, too.  With --ends every run gives its last point
+alone, so that runs of several budgets make a curve of equally long trainings; as many
+runs for each budget are seeds.  --line draws the score of runs without a share.  The
+table goes between the markers of that name in docs/results.md, the picture is
+docs/<name>.png.
 """
 
 import io
@@ -23,7 +26,7 @@ from matplotlib.figure import Figure
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.metrics import Report
-from uda_jax.rounds import FOLDER
+from uda_jax.round_files import FOLDER
 
 DOCS = Path(__file__).parent.parent / "docs"
 _COLORS = ("#2a78d6", "#eb6834", "#1f9d63", "#8a4fd0", "#57606a")
@@ -51,16 +54,27 @@ def curve(workdir: Path) -> tuple[list[float], list[float]]:
     return [100 * n / facts[0]["images"] for n in shares], [100 * x for x in scores]
 
 
-def read(arguments: list[str]) -> dict[str, tuple[list[float], np.ndarray]]:
+def read(
+    arguments: list[str], ends: bool = False
+) -> dict[str, tuple[list[float], np.ndarray]]:
     """Name -> (shares, scores [run, share]).
 
     Raises:
-      UserError: see `curve`; or runs of one curve whose shares differ.
+      UserError: see `curve`; or runs of one curve whose shares differ, or their number.
     """
     curves = {}
     for argument in arguments:
         name, folders = argument.split("=", 1)
         found = [curve(Path(folder)) for folder in folders.split(",")]
+        if ends:
+            by_share = {}
+            for shares, scores in found:
+                by_share.setdefault(shares[-1], []).append(scores[-1])
+            shares = sorted(by_share)
+            if len({len(scores) for scores in by_share.values()}) > 1:
+                raise UserError(f'the shares of "{name}" have not as many runs each.')
+            curves[name] = shares, np.array([by_share[share] for share in shares]).T
+            continue
         if any(shares != found[0][0] for shares, _ in found):
             raise UserError(f'the runs of "{name}" have not the same rounds.')
         curves[name] = found[0][0], np.array([scores for _, scores in found])
@@ -109,12 +123,14 @@ def picture(curves: dict, lines: dict[str, np.ndarray]) -> bytes:
 
 
 def main(arguments: list[str]) -> None:
+    ends = "--ends" in arguments
+    arguments = [word for word in arguments if word != "--ends"]
     split = arguments.index("--line") if "--line" in arguments else len(arguments)
     name, *rows = arguments[:split] or [""]
     if not rows or not all("=" in x for x in rows + arguments[split + 1 :]):
         sys.exit(__doc__)
     try:
-        curves = read(rows)
+        curves = read(rows, ends)
         lines = {
             label: 100 * np.array(
                 [Report.load(Path(f) / "report.json").miou for f in folders.split(",")]

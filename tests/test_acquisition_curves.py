@@ -41,6 +41,20 @@ def test_points_are_before_the_rounds_and_at_the_end(tmp_path):
     assert acquisition_curves.picture(curves, {}).startswith(b"\x89PNG")
 
 
+def test_with_ends_a_run_is_one_point(tmp_path):
+    runs = [
+        write_run(tmp_path / f"a{i}", (0.2, 0.2), last) for i, last in ((0, 5), (1, 9))
+    ]
+    small = [write_run(tmp_path / f"b{i}", (0.2,), 4) for i in range(2)]
+    argument = f"x={small[0]},{runs[0]},{runs[1]},{small[1]}"
+    (shares, scores) = acquisition_curves.read([argument], ends=True)["x"]
+    assert shares == [10, 20]
+    iou = lambda last: 100 * last / (20 - last)
+    np.testing.assert_allclose(scores, [[iou(4), iou(5)], [iou(4), iou(9)]])
+    with pytest.raises(UserError, match='shares of "x" have not as many runs'):
+        acquisition_curves.read([f"x={small[0]},{runs[0]},{runs[1]}"], ends=True)
+
+
 def test_runs_that_do_not_go_together(tmp_path):
     run = write_run(tmp_path / "a", (0.2, 0.2), 5)
     other = write_run(tmp_path / "b", (0.2,), 5)

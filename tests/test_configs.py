@@ -25,7 +25,7 @@ from trees import write_tree
 from uda_jax import benchmarks, rounds, train
 from uda_jax.factories import build
 from uda_jax.labels import LABEL_SPACES
-from uda_jax.methods import METHODS
+from uda_jax.methods import METHODS, looks_at_target
 from uda_jax.models import mit, resnet
 from uda_jax.optimizers import make_optimizer
 from uda_jax.runs import check_config, differences, make_model
@@ -188,7 +188,7 @@ def read(tmp_path_factory):
         about_data = ("label_space", "batch_size", "source", "target", "test", "data",
                       "rounds")  # fmt: skip
         whole = json.loads(config.to_json())
-        needs_target = train.method_needs_target(config)
+        needs_target = looks_at_target(config)
         key = json.dumps([needs_target, {k: whole[k] for k in about_data}])
         if key not in batches:
             root = tmp_path_factory.mktemp("data")
@@ -333,7 +333,7 @@ def test_comes_from_its_folders_to_a_batch(case, read):
     config = small(case)
     batch = read(config)
     domains = {"source", *config.data.streams}
-    if train.method_needs_target(config):
+    if looks_at_target(config):
         domains |= {"target", "partner"} if config.data.partner else {"target"}
     if config.labelled or (config.rounds and config.rounds[0][0] == 0):
         domains.add("labelled")

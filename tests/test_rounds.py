@@ -12,7 +12,14 @@ from conftest import draw, write_minicity, write_png
 from ml_collections import ConfigDict
 from PIL import Image
 
-from uda_jax import annotation, ranking, rounds, train, visualize
+from uda_jax import (
+    annotation,
+    annotation_files,
+    round_files,
+    selection,
+    train,
+    visualize,
+)
 from uda_jax.annotation import LabelsWanted
 from uda_jax.benchmarks import open_dataset
 from uda_jax.data.images import read_raw_label
@@ -91,21 +98,21 @@ def test_stopped_in_a_round_it_selects_once_and_goes_on_exactly(
     config, whole, tmp_path, monkeypatch
 ):
     """Killed after the selection of round 1, before its labels are written."""
-    write = rounds._write_division
+    write = round_files.write_division
 
-    def killed(config, folder, now, *rest):
-        if now.number == 1:
+    def killed(config, folder, number, *rest):
+        if number == 1:
             raise KeyboardInterrupt
-        write(config, folder, now, *rest)
+        write(config, folder, number, *rest)
 
-    monkeypatch.setattr(rounds, "_write_division", killed)
+    monkeypatch.setattr(round_files, "write_division", killed)
     with pytest.raises(KeyboardInterrupt):
         train.fit(config, tmp_path / "run")
-    monkeypatch.setattr(rounds, "_write_division", write)
-    selects = rounds._select
+    monkeypatch.setattr(round_files, "write_division", write)
+    picks = selection.pick
     seen = []
     monkeypatch.setattr(
-        rounds, "_select", lambda *a: seen.append(a[2].number) or selects(*a)
+        selection, "pick", lambda *a: seen.append(a[2].number) or picks(*a)
     )
     report = train.fit(config, tmp_path / "run")
     assert seen == [2]
@@ -173,7 +180,7 @@ def test_with_a_person(config, city, tmp_path):
     assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     pool = open_dataset(config.target, SPACE, labels=False)
     chosen = pool.select([pool.names.index(name) for name in picked])
-    collect = lambda: annotation.collect(folder, chosen, ranking.label_paths(chosen))
+    collect = lambda: annotation.collect(folder, chosen, into=tmp_path / "labels")
     polygons = folder / f"annotate/labelme/{picked[2]}.json"
     content = json.loads(polygons.read_text())
     for change, words in (
@@ -212,7 +219,7 @@ def test_with_a_person(config, city, tmp_path):
 def test_labels_in_every_form(tmp_path):
     rng = np.random.default_rng(0)
     label = np.kron(rng.integers(0, 13, (6, 8)), np.ones((12, 12), int)).astype("uint8")
-    read = lambda path: annotation._finished(path, label.shape, SPACE)
+    read = lambda path: annotation_files.read_finished(path, label.shape, SPACE)
     painted = tmp_path / "painted.png"
     painted.write_bytes(visualize.png(label, colors=SPACE.colors))
     np.testing.assert_array_equal(read(painted), label)
@@ -221,10 +228,13 @@ def test_labels_in_every_form(tmp_path):
     assert (np.array(image) != label).any()
     image.save(tmp_path / "anew.png")
     np.testing.assert_array_equal(read(tmp_path / "anew.png"), label)
-    shapes = annotation._shapes(label, SPACE, "x.png")
+    shapes = annotation_files.polygons(label, SPACE, "x.png")
     (tmp_path / "x.json").write_text(json.dumps(shapes))
     assert (read(tmp_path / "x.json") == label).mean() > 0.99
-    with zipfile.ZipFile(io.BytesIO(annotation._cvat({"a/b": label}, SPACE))) as file:
+    cvat = annotation_files.Cvat(stream := io.BytesIO(), SPACE)
+    cvat.add("a/b", label)
+    cvat.close()
+    with zipfile.ZipFile(stream) as file:
         table = file.read("labelmap.txt").decode().splitlines()
         assert table[0] == "background:0,0,0::" and table[1].startswith("road:128,64,")
         (tmp_path / "cvat.png").write_bytes(file.read("SegmentationClass/a/b.png"))

@@ -1,7 +1,10 @@
 """Files that are whole or absent, never half-written."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> Path:
@@ -13,9 +16,17 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> Path:
     Returns:
       The path written.
     """
-    path = Path(path)
     if isinstance(data, str):
         data = data.encode("utf-8")
+    with writing_atomically(path) as stream:
+        stream.write(data)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def writing_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A stream to what becomes `path` when the block ends without an error."""
+    path = Path(path)
     temporary = path.parent / f".{path.name}.{os.urandom(4).hex()}"
     try:
         stream = open(temporary, "xb")  # noqa: SIM115 (closed below)
@@ -24,12 +35,11 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> Path:
         stream = open(temporary, "xb")  # noqa: SIM115
     try:
         with stream:
-            stream.write(data)
+            yield stream
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-    return path
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -33,6 +34,15 @@ def run(main: Callable[[], None]) -> None:
             raise
         print("uda_jax: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def command() -> str:
+    """How this process was called, in words that work in any checkout."""
+    path = Path(sys.argv[0])
+    start = [path.name]
+    if path.parent.name == "uda_jax":  # python -m uda_jax.main
+        start = ["python", "-m", f"uda_jax.{path.stem}"]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def use_compilation_cache() -> None:

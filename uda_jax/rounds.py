@@ -20,39 +20,32 @@ and the labels in WORKDIR/rounds/labels/<name>.png.  A round that was stopped go
 with what it has picked.  Yan et al., SS-ADA, 2024 (released code).
 """
 
-import csv
-import functools
-import io
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from uda_jax import annotation
-from uda_jax.acquisition import STRATEGIES, image_scores, random_scores, select
+from uda_jax import annotation, round_files, selection
+from uda_jax.acquisition import STRATEGIES
 from uda_jax.benchmarks import label_space_of, open_dataset
-from uda_jax.data.dataset import Dataset, check_one_of
+from uda_jax.data.dataset import check_one_of
 from uda_jax.data.images import id_histogram, read_raw_label
 from uda_jax.errors import UserError
-from uda_jax.evaluate_run import score
-from uda_jax.files import relative, write_atomically
-from uda_jax.labelling import look_at
+from uda_jax.files import write_atomically
 from uda_jax.metrics import Report
 from uda_jax.predict import Predictor, without_labels
 from uda_jax.ranking import image_paths, label_paths
 from uda_jax.training_data import Division
-from uda_jax.visualize import overlay, panel, png
+from uda_jax.visualize import png
 
-FOLDER = "rounds"
 LABELS = ("dataset", "person")
 READ_LABELLED = ("ss_ada",)  # methods that learn from target images with labels
-_SHOWN = 12  # selected images in the picture
 
 
 class Round(NamedTuple):
@@ -87,6 +80,7 @@ def rounds_of(config: ConfigDict) -> list[Round]:
     if not rounds:
         if config.active:
             raise UserError("active has options and rounds is empty: give both.")
+        _check_nothing_waits(config)
         return []
     steps = [r.step for r in rounds]
     if steps != sorted(set(steps)) or not 0 <= steps[0] <= steps[-1] < config.steps:
@@ -103,6 +97,23 @@ def rounds_of(config: ConfigDict) -> list[Round]:
             "rounds count the steps of a run of their own: use init_from instead of "
             "continue_from."
         )
+    _check_active(config, from_step=steps[0])
+    return rounds
+
+
+def _check_nothing_waits(config: ConfigDict) -> None:
+    """Raises a UserError for options that would wait for a round that never comes."""
+    weights = config.method.get("class_weights", "")
+    if weights in ("iou", "counts") or config.method.get("class_threshold"):
+        name = "class_weights" if weights in ("iou", "counts") else "class_threshold"
+        raise UserError(
+            f"method.{name}={config.method[name]} is measured at rounds, and the "
+            "config has none: set rounds, or leave it out."
+        )
+
+
+def _check_active(config: ConfigDict, *, from_step: int) -> None:
+    """Raises a UserError for an `active` that does not fit rounds from that step on."""
     if set(config.active) != {"strategy", "labels"}:
         raise UserError("with rounds, active needs strategy and labels, and no more.")
     check_one_of("active.strategy", config.active.strategy, STRATEGIES)
@@ -112,12 +123,17 @@ def rounds_of(config: ConfigDict) -> list[Round]:
             'labelled names images, but with active.labels="dataset" the first ones '
             "come from a round at step 0: leave labelled out."
         )
-    if config.active.labels == "person" and steps[0] == 0:
+    if config.active.labels == "person" and from_step == 0:
         raise UserError(
             "a round at step 0 has no network that could label: give `labelled` images "
             "to begin with, or none, and a first round later."
         )
-    return rounds
+    if config.active.strategy == "iou" and from_step > 0 and not config.labelled:
+        raise UserError(
+            'active.strategy="iou" compares classes on images with labels, of which '
+            "the first round finds none: give a round at step 0, `labelled` images, "
+            "or another strategy."
+        )
 
 
 def due(config: ConfigDict, step: int) -> Round | None:
@@ -140,9 +156,12 @@ def division_before(config: ConfigDict, workdir: Path, step: int) -> Division | 
         return None
     past = [r for r in rounds if r.step < step]
     if past:
-        return _read(config, _folder(workdir, past[-1]))
+        return round_files.division(config, workdir, past[-1].number)
     space = label_space_of(config)
-    pool = open_dataset(config.target, space, labels=False)
+    # Labels that a later round would miss are missed now.
+    labels = config.active.labels == "dataset"
+    pool = open_dataset(config.target, space, labels=labels)
+    paths, _ = image_paths(pool), label_paths(pool)
     total = sum(r.count for r in rounds)
     if total > len(pool):
         raise UserError(
@@ -150,14 +169,13 @@ def division_before(config: ConfigDict, workdir: Path, step: int) -> Division | 
             "counts in rounds."
         )
     if step == 0 and rounds[0].step == 0:
-        chosen = _first(config, pool, rounds[0])
-        labelled = open_dataset(config.target, space).select(chosen)
+        chosen = selection.at_random(pool, seed=config.seed, count=rounds[0].count)
         rest = frozenset(pool.names) - {pool.names[i] for i in chosen}
-        return Division(labelled, rest)
+        return Division(pool.select(chosen), rest)
     labelled = open_dataset(config.labelled, space) if config.labelled else None
     if labelled is not None:
-        real = lambda dataset: set(map(os.path.realpath, image_paths(dataset)))
-        if both := real(labelled) & real(pool):
+        real = lambda files: set(map(os.path.realpath, files))
+        if both := real(image_paths(labelled)) & real(paths):
             raise UserError(
                 f"{len(both)} images are in labelled and in target, such as "
                 f"{min(both)}: name only those without a label as target."
@@ -171,6 +189,7 @@ def take(
     now: Round,
     forward: Any,
     assess: Callable[[], Report],
+    sharding: NamedSharding | None = None,
 ) -> tuple[Division, dict[str, jax.Array]]:
     """Takes a round, or reads it where it was taken before.
 
@@ -180,6 +199,7 @@ def take(
       now: of `due`.
       forward: of `make_forward`, the network so far.
       assess: scores it on the test images, which is written down.
+      sharding: of the images that it looks at, see `evaluate`.
 
     Returns:
       The images with labels from now on, and what the method's memory gets.
@@ -187,197 +207,43 @@ def take(
     Raises:
       UserError: a picked image is gone; annotation.LabelsWanted.
     """
-    folder = _folder(workdir, now)
+    folder = round_files.folder_of(workdir, now.number)
     before = division_before(config, workdir, now.step) if now.step else None
     space = label_space_of(config)
     pool = open_dataset(config.target, space, labels=False)
-    files = label_paths(pool)
-    if not (folder / "selected.jsonl").exists():
+    files = dict(zip(pool.names, label_paths(pool), strict=True))
+    if not (folder / round_files.SELECTED).exists():
         miou = assess().miou if now.step else None
-        _select(config, folder, now, forward, pool, before, miou)
-    wanted = [row["name"] for row in _lines(folder / "selected.jsonl")]
+        selection.pick(config, folder, now, forward, pool, before, miou, sharding)
+    wanted = round_files.selected(folder)
     missing = set(wanted) - set(pool.names)
     if missing:
         raise UserError(
-            f"{folder}/selected.jsonl has {min(missing)}, which is no target image now:"
-            " restore the target's images."
+            f"{folder}/{round_files.SELECTED} has {min(missing)}, which is no target "
+            "image now: restore the target's images."
         )
-    at = {name: i for i, name in enumerate(pool.names)}
-    indices, out = [at[name] for name in wanted], folder.parent
-    if not (folder / "labelled.jsonl").exists():
+    at, labels = {name: i for i, name in enumerate(pool.names)}, folder.parent
+    if not (folder / round_files.LABELLED).exists():
         if config.active.labels == "dataset":
             truth = open_dataset(config.target, space)
-            for i in indices:
-                write_atomically(out / files[i], png(truth.label(i)))
+            for name in wanted:
+                write_atomically(labels / files[name], png(truth.label(at[name])))
         else:
-            chosen, names = pool.select(indices), [files[i] for i in indices]
+            chosen = pool.select([at[name] for name in wanted])
             predictor = Predictor(forward, space, **without_labels(config.evaluation))
-            annotation.ask(folder, chosen, names, predictor)
-            for name, label in annotation.collect(folder, chosen, names).items():
-                write_atomically(out / name, png(label))
-        _write_division(config, folder, now, pool, files, wanted, before)
-    facts = json.loads((folder / "round.json").read_text())
+            annotation.ask(folder, chosen, predictor)
+            annotation.collect(folder, chosen, into=labels)
+        round_files.write_division(config, folder, now.number, pool, before)
+    class_iou = round_files.facts(folder)["class_iou"]
     memory = {"round": jnp.int32(now.number + bool(now.step))}
-    if facts["class_iou"] is not None:
-        memory["class_iou"] = jnp.float32(facts["class_iou"])
+    if class_iou is not None:
+        memory["class_iou"] = jnp.float32(class_iou)
     if now.step:
         counts = np.zeros(256, np.int64)
         for past in rounds_of(config)[: now.number + 1]:
             if past.step:  # those of the first, random one do not count, as published
-                for row in _lines(_folder(workdir, past) / "selected.jsonl"):
-                    counts += id_histogram(read_raw_label(out / files[at[row["name"]]]))
+                names = round_files.selected(labels / str(past.number))
+                for name in names:
+                    counts += id_histogram(read_raw_label(labels / files[name]))
         memory["class_counts"] = jnp.float32(counts[: space.num_classes])
-    return _read(config, folder), memory
-
-
-def _select(config, folder, now, forward, pool, before, miou) -> None:
-    """Picks the images of a round and writes down which, and why."""
-    space, class_iou, scores = label_space_of(config), None, None
-    if now.step == 0:
-        chosen = [pool.names[i] for i in _first(config, pool, now)]
-        names = list(pool.names)
-    else:
-        if before.labelled is not None:
-            report = score(config, forward, before.labelled, on="labelled")
-            class_iou = np.nan_to_num(report.iou)  # absent classes: 0, as published
-        names = sorted(before.unlabelled)
-        at = {name: i for i, name in enumerate(pool.names)}
-        indices = [at[name] for name in names]
-        strategy = config.active.strategy
-        if STRATEGIES[strategy] is None:
-            scores = random_scores(names, seed=config.seed, round_index=now.number)
-        else:
-            known = np.zeros(space.num_classes) if class_iou is None else class_iou
-            found = dict(
-                look_at(
-                    forward, pool, indices, num_classes=space.num_classes,
-                    tell=_teller(strategy), given=jnp.float32(known),
-                    **without_labels(config.evaluation),
-                )
-            )  # fmt: skip
-            scores = np.array([found[i] for i in indices])
-        order = select(names, scores, len(names))
-        chosen = [names[i] for i in order[: now.count]]
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("place", "selected", "name", "score"))
-        for place, i in enumerate(order):
-            picked = int(place < now.count)
-            writer.writerow((place + 1, picked, names[i], f"{scores[i]:.8g}"))
-        write_atomically(folder / "scores.csv", table.getvalue())
-        _draw(config, folder, forward, pool.select([at[n] for n in chosen[:_SHOWN]]))
-    facts = {
-        "round": now.number,
-        "step": now.step,
-        "strategy": config.active.strategy if now.step else "random",
-        "labels": config.active.labels,
-        "seed": config.seed,
-        "labelled_before": len(pool) - len(names),
-        "images": len(pool),
-        "miou_before": miou,
-        "classes": list(space.classes),
-        "class_iou": None if class_iou is None else class_iou.tolist(),
-    }
-    write_atomically(folder / "round.json", json.dumps(facts, indent=1) + "\n")
-    _write_lines(folder / "selected.jsonl", [{"name": name} for name in chosen])
-
-
-@functools.cache
-def _teller(strategy: str):
-    """One function for each, so that each is compiled once."""
-    return lambda probs, class_iou: image_scores(strategy, probs, class_iou)
-
-
-def _first(config: ConfigDict, pool: Dataset, first: Round) -> list[int]:
-    scores = random_scores(pool.names, seed=config.seed, round_index=0)
-    return select(pool.names, scores, first.count)
-
-
-def _draw(config, folder: Path, forward, chosen: Dataset) -> None:
-    """selected.png"""
-    space = label_space_of(config)
-    look = Predictor(forward, space, **without_labels(config.evaluation))
-    rows = []
-    for i in range(len(chosen)):
-        image = chosen[i]["image"]
-        ids = look(image).ids
-        rows.append({"image": image, "prediction": overlay(image, ids, space.colors)})
-    captions = list(chosen.names)
-    legend = (space.classes, space.colors)
-    write_atomically(
-        folder / "selected.png", png(panel(rows, captions=captions, legend_of=legend))
-    )
-
-
-def _write_division(config, folder, now, pool, files, wanted, before) -> None:
-    """The manifests and lists; labelled.jsonl last."""
-    paths, at = image_paths(pool), {name: i for i, name in enumerate(pool.names)}
-    own = {name: at[name] for name in wanted}
-    rows = [_row(paths[i], folder.parent / files[i], folder) for i in own.values()]
-    if now.number:
-        previous = folder.parent / str(now.number - 1) / "labelled.jsonl"
-        rows += _moved(previous, folder)
-    elif before is not None and before.labelled is not None:
-        given = before.labelled
-        for image, name, i in zip(
-            image_paths(given), label_paths(given), range(len(given)), strict=True
-        ):
-            label = folder.parent / "given" / name
-            write_atomically(label, png(given.label(i)))
-            rows.append(_row(image, label, folder))
-    rows.sort(key=lambda row: row["image"])
-    unlabelled = set(pool.names) if before is None else set(before.unlabelled)
-    rest = [paths[at[name]] for name in pool.names if name in unlabelled - set(wanted)]
-    space = label_space_of(config)
-    about = {"about": {"classes": space.classes, "label_space": space.name}}
-    root = config.target.root
-    mine = [paths[at[n]] for n in pool.names if n not in unlabelled - set(wanted)]
-    for name, part in (("labelled", mine), ("unlabelled", rest)):
-        lines = [f"{relative(path, Path(root))}\n" for path in part]
-        write_atomically(folder / f"{name}.txt", "".join(lines))
-    listed = [relative(path, folder) for path in rest]
-    _write_lines(folder / "unlabelled.jsonl", [about, *({"image": x} for x in listed)])
-    _write_lines(folder / "labelled.jsonl", [about, *rows])
-
-
-def _row(image: Path, label: Path, folder: Path) -> dict[str, str]:
-    return {"image": relative(image, folder), "label": relative(label, folder)}
-
-
-def _moved(manifest: Path, folder: Path) -> list[dict[str, str]]:
-    """The rows of another round's manifest, as seen from this folder."""
-    return [
-        _row(manifest.parent / row["image"], manifest.parent / row["label"], folder)
-        for row in _lines(manifest)
-        if "about" not in row
-    ]
-
-
-def _read(config: ConfigDict, folder: Path) -> Division:
-    """The division that a finished round left."""
-    space = label_space_of(config)
-    manifest = folder / "labelled.jsonl"
-    if not manifest.exists():
-        raise UserError(
-            f"{manifest} is not there, so round {folder.name} is not finished: restore "
-            "it, or begin in another --workdir."
-        )
-    labelled = open_dataset({"reader": "manifest", "root": str(manifest)}, space)
-    taken = set()
-    for number in range(int(folder.name) + 1):
-        rows = _lines(folder.parent / str(number) / "selected.jsonl")
-        taken |= {row["name"] for row in rows}
-    pool = open_dataset(config.target, space, labels=False)
-    return Division(labelled, frozenset(pool.names) - taken)
-
-
-def _folder(workdir: Path, now: Round) -> Path:
-    return workdir / FOLDER / str(now.number)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return round_files.division(config, workdir, now.number), memory

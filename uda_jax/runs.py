@@ -4,7 +4,6 @@ import json
 import platform
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from uda_jax import program
 from uda_jax.benchmarks import base_config, evaluated_classes, label_space_of
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.data.dataset import check_one_of
@@ -155,21 +155,13 @@ def provenance() -> dict[str, Any]:
         text=True,
     )
     return {
-        "command": shlex.join([*_program(), *sys.argv[1:]]),
+        "command": program.command(),
         "commit": git.stdout.strip() or "unknown",
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in LIBRARIES},
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
     }
-
-
-def _program() -> list[str]:
-    """How this process was called, in words that work in any checkout."""
-    path = Path(sys.argv[0])
-    if path.parent.name == "uda_jax":  # python -m uda_jax.main
-        return ["python", "-m", f"uda_jax.{path.stem}"]
-    return [path.name]
 
 
 def write_provenance(workdir: Path, origin: str) -> None:

@@ -21,7 +21,7 @@ from uda_jax.files import write_atomically
 from uda_jax.labels import LabelSpace
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
-from uda_jax.parallel import AXIS, to_host
+from uda_jax.parallel import AXIS
 from uda_jax.predict import Predictor, without_labels
 from uda_jax.report import write_report
 from uda_jax.visualize import colorize, panel
@@ -108,19 +108,23 @@ def write_parameters(workdir: Path, params: dict, writer) -> None:
 
 def assess(config, model: Model, state, test: Dataset, mesh: Mesh, step: int) -> Report:
     """Evaluates the state as `config.evaluation` says, on the benchmark's classes."""
-    evaluation = config.evaluation
-    sharding = None
-    if evaluation.mode == "whole" and evaluation.batch_size % mesh.size == 0:
-        sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    forward = make_forward(model, state.params["segmentor"], state.batch_stats)
     return score(
-        config, forward, test, sharding=sharding, step=step, checkpoint="latest"
-    )
+        config, forward_of(model, state), test, sharding=image_sharding(config, mesh),
+        step=step, checkpoint="latest",
+    )  # fmt: skip
 
 
 def forward_of(model: Model, state) -> jax.tree_util.Partial:
-    """The network of a state, for what one process does alone."""
-    return make_forward(model, *to_host((state.params["segmentor"], state.batch_stats)))
+    """The segmentor of a state, good until its next step."""
+    return make_forward(model, state.params["segmentor"], state.batch_stats)
+
+
+def image_sharding(config: ConfigDict, mesh: Mesh) -> NamedSharding | None:
+    """How evaluated images are spread over the devices; None where they are not."""
+    evaluation = config.evaluation
+    if evaluation.mode == "whole" and evaluation.batch_size % mesh.size == 0:
+        return NamedSharding(mesh, PartitionSpec(AXIS))
+    return None
 
 
 def baseline_of(config: ConfigDict, report: Report) -> Report | None:

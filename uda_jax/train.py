@@ -5,6 +5,7 @@ on from its last checkpoint as if nothing had happened, because everything that 
 is in `TrainState` and the batches are a function of (config, step).
 """
 
+import functools
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from uda_jax.benchmarks import label_space_of
 from uda_jax.checkpoints import Checkpoints, latest_step
 from uda_jax.factories import build
 from uda_jax.labels import LabelSpace
-from uda_jax.methods import METHODS
+from uda_jax.methods import METHODS, looks_at_target
 from uda_jax.methods.method import Method, Network
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
@@ -186,10 +187,10 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     resumes = done is not None
 
     def open_data(division: Division | None) -> TrainingData:
-        needs_target = method_needs_target(config)
         return open_training_data(
-            config, needs_target=needs_target, workdir=workdir, division=division
-        )
+            config, needs_target=looks_at_target(config), workdir=workdir,
+            division=division,
+        )  # fmt: skip
 
     data = open_data(rounds.division_before(config, workdir, done or 0))
     method = build(
@@ -241,6 +242,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     look = panels.make_panels(method, label_space, mesh)
     log, report = writers.MetricLog(), None
 
+    @functools.lru_cache(maxsize=1)
     def assess(step: int) -> Report:
         return summary.assess(config, model, state, data.test, mesh, step)
 
@@ -255,7 +257,8 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
                 checkpoints.wait()
                 division, memory = rounds.take(
                     config, workdir, now, summary.forward_of(model, state),
-                    lambda at=step - 1: assess(at),
+                    functools.partial(assess, step - 1),
+                    summary.image_sharding(config, mesh),
                 )  # fmt: skip
                 memory = parallel.replicate({**state.memory, **memory}, mesh)
                 state = state.replace(memory=memory)
@@ -302,12 +305,3 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     if parallel.is_main():
         summary.finish(config, workdir, report, model, state, data.test)
     return report
-
-
-def method_needs_target(config: ConfigDict) -> bool:
-    """Whether the method looks at target images without labels."""
-    if config.method.name == "ss_ada":  # with those that there are, or not
-        return config.method.get("learns_from", "all") == "all" and bool(
-            config.target.reader
-        )
-    return config.method.name != "source_only"

@@ -26,6 +26,7 @@ from uda_jax.factories import build
 from uda_jax.files import write_atomically
 from uda_jax.progress import progress
 
+READS_PARTNER = ("ss_ada",)  # methods that paste one target image into another
 _RECORD = "data.json"
 _ORIGINALS = "original files"
 
@@ -231,10 +232,15 @@ def open_training_data(
 
 
 def _check_streams(config: ConfigDict) -> None:
-    """Raises a UserError for streams that a method without a mix would not read.
+    """Raises a UserError for batch entries that the method would not read.
 
     A mix says what it lacks; one that it does not read is decoded all the same.
     """
+    if config.data.partner and config.method.name not in READS_PARTNER:
+        raise UserError(
+            f'data.partner is not read by method "{config.method.name}", but by '
+            f"{', '.join(READS_PARTNER)} alone: leave it out."
+        )
     if config.data.streams and not config.method.get("mix"):
         raise UserError(
             f"data.streams.{min(config.data.streams)} is not read by method "

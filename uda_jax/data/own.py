@@ -140,10 +140,10 @@ def _check_classes(path: Path, about: dict, space: LabelSpace) -> None:
     classes = about.get("classes")
     if classes is not None and tuple(classes) != space.classes:
         raise UserError(
-            f"manifest {path} has pseudo-labels of label space "
+            f"manifest {path} has labels of label space "
             f'"{about.get("label_space")}" ({len(classes)} classes), and the config\'s '
-            f'is "{space.name}" ({space.num_classes}): rank with a network of the same '
-            "classes."
+            f'is "{space.name}" ({space.num_classes}): make it anew with a network of the '
+            "same classes."
         )
 
 

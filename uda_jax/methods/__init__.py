@@ -1,5 +1,7 @@
 """Every method by its name in a config."""
 
+from ml_collections import ConfigDict
+
 from uda_jax.methods.advent import advent
 from uda_jax.methods.maxsquare import maxsquare
 from uda_jax.methods.minent import minent
@@ -15,3 +17,11 @@ METHODS = {
     "tufl": tufl,
     "ss_ada": ss_ada,
 }
+
+
+def looks_at_target(config: ConfigDict) -> bool:
+    """Whether the run's method looks at target images without labels."""
+    if config.method.name == "ss_ada":  # with those that there are, or without any
+        everything = config.method.get("learns_from", "all") == "all"
+        return everything and bool(config.target.reader)
+    return config.method.name != "source_only"

@@ -19,11 +19,12 @@ from uda_jax.errors import UserError
 from uda_jax.labels import IGNORE
 from uda_jax.methods import supervised
 from uda_jax.methods.method import Method, Output
-from uda_jax.methods.views import STATISTICS, together
+from uda_jax.methods.views import STATISTICS, see_two_batches
 from uda_jax.mixing import cutmix, cutmix_boxes
 
 ROUND_WEIGHTS = ("iou", "counts")
 LEARNS_FROM = ("all", "joint", "target_only")
+_WITH_LABEL = ("source", "labelled")
 
 
 def ss_ada(
@@ -144,166 +145,117 @@ def ss_ada(
         ]
         return sum(terms) / len(terms)
 
-    def least_confidence(memory, step, pseudo_label):
+    def least_confidence(memory, step, label):
         if not class_threshold:
             return threshold
         share = 1.0
         if threshold_steps:
             share = jnp.maximum(1 - step / threshold_steps, 0)
-        return memory["class_iou"][pseudo_label] * threshold * share
+        return memory["class_iou"][label] * threshold * share
+
+    def taught(logits, part, state):
+        """What a view teaches: (ids, `IGNORE` where unsure or unseen; what is seen)."""
+        label, confidence = _said(logits)
+        seen = part.get("valid", jnp.ones_like(label)) > 0
+        sure = confidence >= least_confidence(state.memory, state.step, label)
+        return jnp.where(sure & seen, label, IGNORE), seen
 
     def loss(params, state, batch, key):
         view_key, box_key, partner_key, first_key, second_key = jax.random.split(key, 5)
         _check_parts(batch, learns_from)
-        source, labelled = batch["source"], batch.get("labelled")
-        unlabelled = batch.get("target") if learns_from == "all" else None
-        memory = state.memory
+        with_unlabelled = learns_from == "all" and "target" in batch
 
         def run(image, key=first_key, stats=state.batch_stats, **options):
             return forward(
                 params["segmentor"], stats, image, rngs={"dropout": key}, **options
             )
 
-        views = {}
-        if learns_from != "target_only":
-            views["source"] = augment.normalize(source["image"])
-        if labelled is not None:
-            views["labelled"] = augment.normalize(labelled["image"])
-        strong = []
-        if unlabelled is not None:
-            views["target"], *strong = augment.ss_ada_views(
-                view_key, unlabelled["image"]
-            )
-            partner = batch["partner"]
-            partner_view, *partner_strong = augment.ss_ada_views(
-                partner_key, partner["image"]
-            )
-            said, _ = run(partner_view, train=False)
-            image = unlabelled["image"]
-            size = image.shape[1:3]
+        names = ("labelled",) if learns_from == "target_only" else _WITH_LABEL
+        names = [name for name in names if name in batch]
+        views = {name: augment.normalize(batch[name]["image"]) for name in names}
+        strong, boxes = [], []
+        if with_unlabelled:
+            image, partner = batch["target"]["image"], batch["partner"]
+            views["target"], *ours = augment.ss_ada_views(view_key, image)
+            partner_view, *theirs = augment.ss_ada_views(partner_key, partner["image"])
+            partner_said, _ = run(partner_view, train=False)
             boxes = [
-                cutmix_boxes(jax.random.fold_in(box_key, i), len(image), size)
-                for i in range(2)
+                cutmix_boxes(
+                    jax.random.fold_in(box_key, i), len(image), image.shape[1:3]
+                )
+                for i in range(len(ours))
             ]
-            strong = [
-                cutmix(*pair)
-                for pair in zip(strong, partner_strong, boxes, strict=True)
-            ]
-        perturb = unlabelled is not None
-        seen, strong_logits, batch_stats = _see(
-            run, views, strong, second_key, statistics=statistics, perturb=perturb
-        )
+            strong = list(map(cutmix, ours, theirs, boxes))
+        seen, strong_logits, batch_stats = see_two_batches(
+            run, views, strong, second_key,
+            statistics=statistics, perturb=with_unlabelled,
+        )  # fmt: skip
 
-        weights = weights_now(memory)
-        terms = {}
-        for name in ("source", "labelled"):
-            if name in views:
-                heads = (seen[name].logits, *seen[name].aux_logits)
-                terms[name] = with_label(heads, batch[name]["label"], weights)
-        total, parts = sum(terms.values()), 2
-        metrics = {f"loss/{name}": term for name, term in terms.items()}
-        images = {}
-        if "source" in views:
-            images = {
-                "source": augment.denormalize(views["source"]),
-                "source_label": source["label"],
-            }
-        if labelled is not None:
-            images |= {
-                "labelled": augment.denormalize(views["labelled"]),
-                "labelled_label": labelled["label"],
-                "labelled_prediction": jnp.argmax(seen["labelled"].logits, -1),
-            }
-        if unlabelled is not None:
-            ours = _pseudo(seen["target"].logits, unlabelled.get("valid"))
-            theirs = _pseudo(said.logits, partner.get("valid"))
-
-            def consistency(logits, pseudo):
-                label, confidence, valid = pseudo
-                sure = confidence >= least_confidence(memory, state.step, label)
-                label = jnp.where(sure & valid, label, IGNORE)
-                # Over all pixels that are seen, not the sure ones alone.
-                mean = losses.cross_entropy(logits, label, normaliser="all")
-                share = jnp.mean(valid, dtype=jnp.float32)
-                return mean / jnp.maximum(share, 1 / valid.size)
-
-            mixed = [
-                tuple(cutmix(a, b, box) for a, b in zip(ours, theirs, strict=True))
-                for box in boxes
-            ]
+        weights, terms = weights_now(state.memory), {}
+        for name in names:
+            heads = (seen[name].logits, *seen[name].aux_logits)
+            terms[name] = with_label(heads, batch[name]["label"], weights)
+        total, metrics = sum(terms.values()), {f"loss/{k}": v for k, v in terms.items()}
+        images = _pictures(views, seen, batch)
+        if with_unlabelled:
+            here = taught(seen["target"].logits, batch["target"], state)
+            there = taught(partner_said.logits, partner, state)
+            mixed = [tuple(map(cutmix, here, there, (b, b))) for b in boxes]
             by_view = [
-                consistency(logits, pseudo)
-                for logits, pseudo in zip(strong_logits, mixed, strict=True)
+                _consistency(logits, *pair)
+                for logits, pair in zip(strong_logits, mixed, strict=True)
             ]
-            perturbed = consistency(seen["target"].perturbed_logits, ours)
+            perturbed = _consistency(seen["target"].perturbed_logits, *here)
             total += strong_weight * sum(by_view) + perturbed_weight * perturbed
-            parts = 3
-            label, confidence, valid = ours
-            sure = confidence >= least_confidence(memory, state.step, label)
             metrics |= {
-                "loss/strong": sum(by_view) / 2,
+                "loss/strong": sum(by_view) / len(by_view),
                 "loss/perturbed": perturbed,
-                "pseudo/confident": jnp.mean(sure & valid),
+                "pseudo/confident": jnp.mean(here[0] != IGNORE),
             }
             images |= {
-                "target": augment.denormalize(views["target"]),
                 "target_mixed": augment.denormalize(strong[0]),
                 "target_mixed_label": mixed[0][0],
-                "target_prediction": label,
-                "target_confidence": confidence,
             }
         if learns_from == "all":
-            total = total / parts
-        first = next(iter(terms))
+            total /= 3 if with_unlabelled else 2
         metrics = {
             "loss/total": total,
             **metrics,
-            **supervised.training_scores(seen[first].logits, batch[first]["label"]),
+            **supervised.training_scores(
+                seen[names[0]].logits, batch[names[0]]["label"]
+            ),
         }
-        return total, Output(metrics, batch_stats, memory, images)
+        return total, Output(metrics, batch_stats, state.memory, images)
 
     return Method(init, loss)
 
 
-def _see(run, views, strong, second_key, *, statistics, perturb):
-    """({view: Prediction}, logits of the strong views, batch_stats)."""
-    options = {"train": True, "perturb": perturb}
-    if statistics == "joint" or "source" not in views:
-        prediction, stats = together(lambda x: run(x, **options), list(views.values()))
-        seen = _by_name(prediction, views)
-        logits = []
-        if strong:
-            again, stats = together(
-                lambda x: run(x, second_key, stats, train=True), strong
-            )
-            logits = list(again.logits)
-        return seen, logits, stats
-    of_target = {k: v for k, v in views.items() if k != "source"}
-    alone = jnp.stack([views["source"], *strong])
-    each, after = jax.vmap(lambda x: run(x, second_key, train=True))(alone)
-    seen = {"source": jax.tree.map(lambda x: x[0], each)}
-    stats = jax.tree.map(lambda x: x[0], after)
-    if of_target:
-        prediction, stats = together(
-            lambda x: run(x, **options), list(of_target.values())
-        )
-        seen |= _by_name(prediction, of_target)
-    return seen, list(each.logits[1:]), stats
-
-
-def _by_name(prediction, views):
-    return {
-        name: jax.tree.map(lambda x, i=i: x[i], prediction)
-        for i, name in enumerate(views)
-    }
-
-
-def _pseudo(logits: jax.Array, valid: jax.Array | None):
-    """(label uint8, confidence, seen): each [B, H, W], without a gradient."""
+def _said(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(ids uint8, confidence): each [B, H, W], without a gradient."""
     probs = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
-    label, confidence = jnp.argmax(probs, -1).astype(jnp.uint8), jnp.max(probs, -1)
-    seen = jnp.ones(label.shape, bool) if valid is None else valid > 0
-    return label, confidence, seen
+    return jnp.argmax(probs, -1).astype(jnp.uint8), jnp.max(probs, -1)
+
+
+def _consistency(logits, label, seen):
+    """Cross-entropy over all pixels that are seen, not over the taught ones alone."""
+    mean = losses.cross_entropy(logits, label, normaliser="all")
+    share = jnp.mean(seen, dtype=jnp.float32)
+    return mean / jnp.maximum(share, 1 / seen.size)
+
+
+def _pictures(views, seen, batch) -> dict[str, jax.Array]:
+    """For the panels: each view, its label, what the network says of the target."""
+    images = {}
+    for name, view in views.items():
+        images[name] = augment.denormalize(view)
+        if name in _WITH_LABEL:
+            images[f"{name}_label"] = batch[name]["label"]
+        if name != "source":
+            ids, confidence = _said(seen[name].logits)
+            images[f"{name}_prediction"] = ids
+    if "target" in views:
+        images["target_confidence"] = confidence
+    return images
 
 
 def _check_parts(batch, learns_from: str) -> None:
