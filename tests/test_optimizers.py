@@ -105,6 +105,16 @@ def test_three_steps_as_in_pytorch(row, torch, decay_of):
         np.testing.assert_allclose(result[part][name], wanted, 1e-5, 1e-6, err_msg=part)
 
 
+def test_the_groups_of_daformer_are_the_originals():
+    model = create_model("daformer", 19, backbone="mit_b5")
+    params, _ = jax.eval_shape(model.init, jax.random.key(0))
+    decayed = DECAYED["all_but_backbone_norms"](params)
+    leaves = jax.tree.leaves
+    assert leaves(decayed["decode_head"]) == [True] * 34
+    assert sum(leaves(decayed["backbone"])) == 730
+    assert len(leaves(decayed["backbone"])) == 730 + 322
+
+
 @pytest.mark.parametrize("row", [SGD, ADAM, ADAMW])
 def test_head_multiplier_is_a_learning_rate(row):
     plain, heads = ours(row, steps=1), ours(row, steps=1, head_multiplier=10.0)

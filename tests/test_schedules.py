@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from uda_jax.errors import UserError
-from uda_jax.schedules import poly
+from uda_jax.schedules import mmseg_poly, poly
 
 
 @pytest.mark.parametrize("warmup", [0, 100])
@@ -47,6 +49,21 @@ def test_the_warmups_of_ss_ada(form, start):
     # A step that is no array, and one past the end.
     assert float(poly(0.05, 2000, legacy_offset=True, **options)(0)) == np.float32(0.05)
     assert float(poly(0.05, 2000, legacy_offset=True, **options)(2001)) == 0
+
+
+def test_daformers_schedule_is_mmcvs():
+    golden = json.loads((ROOT / "tests/goldens/daformer.json").read_text())["lr"]
+    rate = mmseg_poly(6e-5, 40_000)
+    for step, (backbone, head) in golden.items():
+        assert float(rate(int(step))) == pytest.approx(backbone, rel=1e-5)
+        heads = mmseg_poly(6e-4, 40_000)(int(step))
+        assert float(heads) == pytest.approx(head, rel=1e-5)
+    without = mmseg_poly(6e-5, 40_000, warmup_steps=0, min_rate=1e-4)  # "poly10"
+    assert float(without(0)) == pytest.approx(6e-5)
+    assert float(without(20_000)) == pytest.approx(8e-5)
+    assert float(without(40_000)) == pytest.approx(1e-4)
+    with pytest.raises(UserError, match=r"warmup_ratio is 2: give at least 0, at most"):
+        mmseg_poly(6e-5, 100, warmup_ratio=2)
 
 
 def test_a_warmup_that_cannot_rise_is_refused():

@@ -50,8 +50,9 @@ def sgd(
         the loss does not reach, see `decay_where_used`.
       head_multiplier: factor on the learning rate of the network's heads.
       momentum: in [0, 1).
-      decay_of: "kernels" (two or more axes), or "all": scales and biases too, PyTorch's
-        default, with which MaxSquare and ADVENT were trained.
+      decay_of: "kernels" (two or more axes); "all": scales and biases too, PyTorch's
+        default, with which MaxSquare and ADVENT were trained; "all_but_backbone_norms",
+        DAFormer's.
       duplicates: what to do about parameters that the published program listed several
         times (`Model.visits`), which PyTorch then changed several times in each step.
         "dedup": once; "legacy_inplace": as torch up to 1.6, which those programs ran
@@ -144,6 +145,10 @@ DUPLICATES = ("dedup", "sequential", "legacy_inplace")
 DECAYED = {
     "kernels": lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
     "all": lambda params: jax.tree.map(lambda _: True, params),
+    # DAFormer's groups: biases decay, and so do the norms of the decoder.
+    "all_but_backbone_norms": lambda params: jax.tree_util.tree_map_with_path(
+        lambda path, _: not _is_backbone_norm(path), params
+    ),
 }
 
 # What a number of a row may be; in words, and as a test.
@@ -283,6 +288,11 @@ def _check_parts(params, discriminator):
             "config.discriminator is given, and the method has no discriminators: "
             "leave it empty, or choose another method."
         )
+
+
+def _is_backbone_norm(path) -> bool:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return "head" not in name and "norm" in name
 
 
 def _decay(weight_decay, decay_of):

@@ -91,12 +91,34 @@ CASES |= {
         },
     ),
 }
+SMALL = {"ignore_top": 1, "ignore_bottom": 8, "threshold": 0.5}
+BALANCED = {"colors": "none", "feature_weight": 0.0, **SMALL}
+CASES |= {
+    "daformer": ("daformer", SMALL),
+    "daformer-things": (
+        "daformer",
+        {"feature_classes": (1, 2), "pool_per_image": True, "colors": "none", **SMALL},
+    ),
+    "ebda": ("ebda", BALANCED),
+    "ebda-quantile": (
+        "ebda",
+        {
+            "balance": "quantile",
+            "second_forward": False,
+            "region": "target",
+            **BALANCED,
+        },
+    ),
+}
 # Least squares diverge where a discriminator learns as fast as the toy.
 RATES = {"segmentor": 0.3, "discriminator": 0.01}
 # The heads that a case trains, where these are not all three.
 HEADS = {
     "minent-per_class": MAIN_HEAD,
     **dict.fromkeys((case for case in CASES if "maxsquare" in case), MAIN_HEAD),
+    **dict.fromkeys(
+        (case for case in CASES if case[:4] in ("dafo", "ebda")), MAIN_HEAD
+    ),
     "source_only-maxsquare": ALL_HEADS,
     "maxsquare-multi_level": ALL_HEADS,
 }
@@ -110,12 +132,16 @@ class State:
     memory: dict
 
 
-def forward(params, batch_stats, image, *, train, rngs=None, perturb=False):
+def forward(
+    params, batch_stats, image, *, train, rngs=None, perturb=False,
+    batch_statistics=None,
+):  # fmt: skip
     """Three 1x1 convolutions; the batch statistics count the images seen."""
     heads = [image @ head["kernel"] + head["bias"] for head in params["heads"]]
     stats = {"seen": batch_stats["seen"] + image.shape[0]}
     perturbed = 0.9 * heads[0] if perturb else None
-    return Prediction(heads[0], tuple(heads[1:]), (), perturbed), stats
+    squares = heads[0].reshape(len(image), 4, 8, 4, 8, C).mean((2, 4))
+    return Prediction(heads[0], tuple(heads[1:]), (squares,), perturbed), stats
 
 
 def toy_batch():

@@ -23,6 +23,13 @@ from uda_jax.losses.pixels import (
     masked_mean,
 )
 from uda_jax.losses.pseudo_labels import guidance_label, pseudo_label
+from uda_jax.losses.self_training import (
+    entropy_balance,
+    entropy_quantile,
+    feature_distance,
+    majority_label,
+    pixel_entropy,
+)
 from uda_jax.losses.supervised import (
     cross_entropy,
     ohem_cross_entropy,
@@ -37,13 +44,18 @@ __all__ = [
     "cross_entropy",
     "domain_loss",
     "entropy",
+    "entropy_balance",
+    "entropy_quantile",
+    "feature_distance",
     "guidance_label",
     "image_wise_weights",
+    "majority_label",
     "masked_mean",
     "max_square",
     "neutral_cross_entropy",
     "normalized_entropy",
     "ohem_cross_entropy",
+    "pixel_entropy",
     "prob_ohem_cross_entropy",
     "pseudo_label",
     "self_information",

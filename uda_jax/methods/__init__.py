@@ -3,6 +3,8 @@
 from ml_collections import ConfigDict
 
 from uda_jax.methods.advent import advent
+from uda_jax.methods.daformer import daformer
+from uda_jax.methods.ebda import ebda
 from uda_jax.methods.maxsquare import maxsquare
 from uda_jax.methods.minent import minent
 from uda_jax.methods.source_only import source_only
@@ -16,6 +18,8 @@ METHODS = {
     "advent": advent,
     "tufl": tufl,
     "ss_ada": ss_ada,
+    "daformer": daformer,
+    "ebda": ebda,
 }
 
 

@@ -49,14 +49,16 @@ class Model(NamedTuple):
     Attributes:
       init: key -> (params, batch_stats), two nested dicts of float32 arrays.
       forward: (params, batch_stats, image, *, train, rngs=None, size=None,
-        perturb=False) -> (Prediction, new batch_stats); image is normalised float32
-        [B, H, W, 3].  With `train` a BatchNorm that is not frozen uses and updates the
-        batch's statistics, and dropout takes its key from rngs["dropout"].  `size`
+        perturb=False, batch_statistics=None) -> (Prediction, new batch_stats); image is
+        normalised float32 [B, H, W, 3].  With `train` a BatchNorm that is not frozen
+        uses and updates the batch's statistics, and dropout takes its key from rngs["dropout"].  `size`
         (height, width) of the logits is the image's own by default; the network's last
         resize goes there.  With `perturb`, a Python bool, what makes the main logits of
         the features (a classifier, a decoder, BiSeNet's fusion and head) runs on 2B
         examples, the features and the same with half of them dropped, and gives
         `perturbed_logits` too; its key is rngs["dropout"], with train=False also.
+        `batch_statistics`, a Python bool, says what BatchNorm does where that is not
+        `train`'s affair: a teacher takes the batch's without any dropout.
       torch: names of the same tensors in PyTorch files.
       backbone: regular expression that matches the paths (with "/") of the parameters
         which ImageNet weights fill.
@@ -103,8 +105,9 @@ def linen_model(
         )
 
     def forward(
-        params, batch_stats, image, *, train, rngs=None, size=None, perturb=False
-    ):
+        params, batch_stats, image, *, train, rngs=None, size=None, perturb=False,
+        batch_statistics=None,
+    ):  # fmt: skip
         if perturb and "dropout" not in (rngs or {}):
             raise UserError(
                 "forward got perturb=True but no key that says which features to drop: "
@@ -112,7 +115,9 @@ def linen_model(
             )
         params = stop_gradients(params, fields.get("frozen", ()))
         variables = {"params": params, "batch_stats": batch_stats}
-        use_running = batch_norm == "frozen" or not train
+        if batch_statistics is None:
+            batch_statistics = train
+        use_running = batch_norm == "frozen" or not batch_statistics
         network = make(train=train, use_running=use_running)
         look = partial(
             network.apply, variables, image, size or image.shape[1:3], perturb
