@@ -88,6 +88,14 @@ def small(case):
         config.schedule.warmup_start = 1e-5  # from 0 the first step would move nothing
     # The trees have three target images, and one is to stay without a label.
     config.rounds = tuple((step, 1) for step, _ in config.rounds[:2])
+    if "warmup_ratio" in config.schedule:
+        config.schedule.warmup_ratio = 0.5  # from 1e-6 nothing would move
+    if config.data.sampling.get("name") == "rare_class":
+        config.data.sampling.min_pixels = 10
+    if "alpha" in config.method:  # self-training: its colours have tests of their own
+        config.model, config.method.colors = ConfigDict(NETWORK), "none"
+        config.method.ignore_top, config.method.ignore_bottom = 2, 8
+        config.remat = False
     if config.model.get("form") == "ss_ada":
         config.model = ConfigDict(NETWORK)  # BiSeNet's is compiled in its own tests
     if config.method.get("mix"):

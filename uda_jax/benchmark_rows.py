@@ -128,6 +128,41 @@ RARE_CLASS = {
     "min_pixels": 3000,
     "min_crop_ratio": 0.5,
 }
+# --- DAFormer's recipe ----------------------------------------------------------------
+
+ADAMW = {
+    "name": "adamw",
+    "learning_rate": 6e-5,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-8,
+    "weight_decay": 0.01,
+    "head_multiplier": 10.0,
+    "decay_of": "all_but_backbone_norms",
+}
+MMSEG_POLY = {
+    "name": "mmseg_poly",
+    "power": 1.0,
+    "warmup_steps": 1500,
+    "warmup_ratio": 1e-6,
+    "min_rate": 0.0,
+}
+# Classes whose features stay near ImageNet's.
+THINGS = (
+    *("traffic light", "traffic sign", "person", "rider", "car", "truck", "bus"),
+    *("train", "motorcycle", "bicycle"),
+)
+SELF_TRAINING = {
+    "alpha": 0.999,
+    "threshold": 0.968,
+    "ignore_top": 15,
+    "ignore_bottom": 120,
+    "feature_weight": 0.005,
+    "feature_min_ratio": 0.75,
+    "colors": "daformer",
+    "pool_per_image": False,
+}
+
 # --- networks -------------------------------------------------------------------------
 
 BISENET = {"name": "bisenet", "backbone": "resnet18", "form": "tufl", "width": 1.0}

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from uda_jax import benchmark_rows as rows
 from uda_jax.benchmark_table import BENCHMARKS, Benchmark, Row
 from uda_jax.data import minicity
 from uda_jax.data.dataset import Dataset
@@ -209,6 +210,31 @@ def draw_minicity(benchmark: str, test: Row) -> None:
     if test["reader"] == "crosscity" and not root.exists():
         print(f"drawing minicity into {root} (once, about a minute) ...", flush=True)
         minicity.write(root)
+
+
+def daformer_recipe(config: ConfigDict, method: str = "daformer", **options) -> None:
+    """Sets what DAFormer, DACS and EBDA are trained with, on a config of `base_config`.
+
+    Optimizer, schedule, rare-class sampling if the benchmark has it, and the method's
+    row, with the thing classes' train ids.
+
+    Args:
+      config: to change.
+      method: "daformer" or "ebda".
+      **options: of the method, over the published ones.
+    """
+    config.optimizer = ConfigDict(rows.ADAMW)
+    config.schedule = ConfigDict(rows.MMSEG_POLY)
+    classes = label_space_of(config).classes
+    things = tuple(i for i, name in enumerate(classes) if name in rows.THINGS)
+    config.method = ConfigDict(
+        {
+            "name": method,
+            **rows.SELF_TRAINING,
+            "feature_classes": things,
+            **options,
+        }
+    )
 
 
 def choose(table: Mapping[str, Any], argument: str) -> Any:

@@ -147,7 +147,7 @@ def self_training(
 
     def loss(params, state, batch, key):
         source, target = batch["source"], batch["target"]
-        _check_sizes(source, target)
+        _check_sizes(source, target, ignore_top + ignore_bottom)
         source_key, class_key, color_key, mixed_key, further_key = jax.random.split(
             key, 5
         )
@@ -227,11 +227,16 @@ def _enlarged(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return pixels[:, : shape[1], : shape[2]]
 
 
-def _check_sizes(source, target) -> None:
-    """Raises a UserError where source and target differ in size."""
+def _check_sizes(source, target, ignored: int) -> None:
+    """Raises a UserError where source and target differ, or all rows are ignored."""
     shapes = [part["image"].shape for part in (source, target)]
     if shapes[0] != shapes[1]:
         raise UserError(
             "source classes are pasted into the target, but the batches differ (source "
             f"{shapes[0]}, target {shapes[1]}): give both the same crop size."
+        )
+    if ignored >= shapes[1][1]:
+        raise UserError(
+            f"ignore_top and ignore_bottom leave out {ignored} rows, but crops have "
+            f"{shapes[1][1]}: lower them, 0 for images without a border."
         )

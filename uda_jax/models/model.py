@@ -51,12 +51,13 @@ class Model(NamedTuple):
       forward: (params, batch_stats, image, *, train, rngs=None, size=None,
         perturb=False, batch_statistics=None) -> (Prediction, new batch_stats); image is
         normalised float32 [B, H, W, 3].  With `train` a BatchNorm that is not frozen
-        uses and updates the batch's statistics, and dropout takes its key from rngs["dropout"].  `size`
-        (height, width) of the logits is the image's own by default; the network's last
-        resize goes there.  With `perturb`, a Python bool, what makes the main logits of
-        the features (a classifier, a decoder, BiSeNet's fusion and head) runs on 2B
-        examples, the features and the same with half of them dropped, and gives
-        `perturbed_logits` too; its key is rngs["dropout"], with train=False also.
+        uses and updates the batch's statistics, and dropout takes its key from
+        rngs["dropout"].  `size` (height, width) of the logits is the image's own by
+        default; the network's last resize goes there.  With `perturb`, a Python bool,
+        what makes the main logits of the features (a classifier, a decoder, BiSeNet's
+        fusion and head) runs on 2B examples, the features and the same with half of
+        them dropped, and gives `perturbed_logits` too; its key is rngs["dropout"], with
+        train=False also.
         `batch_statistics`, a Python bool, says what BatchNorm does where that is not
         `train`'s affair: a teacher takes the batch's without any dropout.
       torch: names of the same tensors in PyTorch files.

@@ -1,0 +1,43 @@
+r"""DACS from GTA5 to Cityscapes, as DAFormer's program compares with it: DeepLabV2.
+
+    python -m uda_jax.main --config configs/dacs_gta5.py --workdir runs/dacs_gta5
+
+Tranheden et al., "DACS: Domain Adaptation via Cross-Domain Mixed Sampling", WACV 2021.
+DAFormer's step with a teacher that follows faster, without feature distance, ignored
+rows or rare-class sampling, on ResNet-101 with two of four dilations ("dlv2red").  52.1
+mIoU are published for DACS itself (its own optimizer, not this one).  Nothing of it has
+been run here, where neither the data nor the weights can be had.
+
+It starts from mmcv's ImageNet weights: put resnet101_v1c-e67eebb6.pth into
+data/weights, or give its path: --config.init_from=FILE.
+"""
+
+from ml_collections import ConfigDict
+
+from uda_jax import benchmarks
+
+
+def get_config() -> ConfigDict:
+    config = benchmarks.base_config("gta5_to_cityscapes_daformer")
+    config.init_from = "data/weights/resnet101_v1c-e67eebb6.pth"
+    config.init_new_heads = True
+    config.batch_size = 2
+    config.steps = 40_000
+    config.model = ConfigDict(
+        dict(name="deeplabv2", backbone="resnet101", form="mmseg", branches=2)
+    )
+    benchmarks.daformer_recipe(
+        config,
+        alpha=0.99,
+        ignore_top=0,
+        ignore_bottom=0,
+        feature_weight=0.0,
+        feature_classes=(),
+    )
+    # A rule for the heads alone: the backbone's BatchNorm decays too.
+    config.optimizer.decay_of = "all"
+    config.data.sampling = ConfigDict(dict(name="uniform"))
+    config.evaluate_every = 4_000
+    config.panels_every = 4_000
+    config.checkpoint_every = 1_000
+    return config

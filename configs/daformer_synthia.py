@@ -1,0 +1,33 @@
+r"""DAFormer from SYNTHIA to Cityscapes.
+
+    python -m uda_jax.main --config configs/daformer_synthia.py \
+        --workdir runs/daformer_synthia
+
+Hoyer, Dai, Van Gool, "DAFormer: Improving Network Architectures and Training Strategies
+for Domain-Adaptive Semantic Segmentation", CVPR 2022.  Published: 60.9 mIoU on
+Cityscapes' validation images, over 16 classes, the mean of three seeds of the student
+after the last step.  One RTX 2080 Ti with 11 GB trained it in 16 hours (recalled from
+the paper); here `remat` makes it fit, see docs/architecture.md.  Nothing of it has been
+run here, where neither the data nor the weights can be had.
+
+It starts from ImageNet's weights of the encoder, which have NVIDIA's non-commercial
+licence: put mit_b5.pth into data/weights, or give its path: --config.init_from=FILE.
+"""
+
+from ml_collections import ConfigDict
+
+from uda_jax import benchmarks
+
+
+def get_config() -> ConfigDict:
+    config = benchmarks.base_config("synthia_to_cityscapes_daformer")
+    config.init_from = "data/weights/mit_b5.pth"
+    config.init_new_heads = True
+    config.batch_size = 2
+    config.steps = 40_000
+    config.remat = True
+    benchmarks.daformer_recipe(config)
+    config.evaluate_every = 4_000
+    config.panels_every = 4_000
+    config.checkpoint_every = 1_000
+    return config
