@@ -5,8 +5,8 @@ r"""Supervised training on minicity's source city: what adaptation starts from.
 
 `:oracle` trains on the target's labels instead: the upper bound that no adaptation
 sees.  `:long` takes four times as many steps: what TUFL's two stages are compared from.
-`:deeplabv2`, the start of configs/small_methods.py, and `:daformer` train other
-networks.  All are a quarter or half as wide as published and start from random
+`:deeplabv2`, the start of configs/small_methods.py, `:ss_ada`, that of
+configs/ss_ada_minicity.py, and `:daformer` train other networks.  All are a quarter or half as wide as published and start from random
 weights, so that two cores do it in minutes.
 """
 
@@ -16,6 +16,7 @@ from uda_jax import benchmarks
 from uda_jax.benchmark_rows import SMALL_DEEPLAB
 
 BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
+SS_ADA = {**BISENET, "form": "ss_ada"}
 DAFORMER = dict(name="daformer", backbone="mit_b0", width=0.5)
 
 SGD = dict(name="sgd", learning_rate=0.02, momentum=0.9, weight_decay=5e-4)
@@ -41,6 +42,7 @@ VARIANTS = {
         900,
         tuple(f"configs/small_methods.py:minicity_{name}" for name in METHODS),
     ),
+    "ss_ada": ("minicity", SS_ADA, SGD, 900, ("configs/ss_ada_minicity.py",)),
     "daformer": ("minicity", DAFORMER, ADAMW, 900, ()),
 }
 
