@@ -259,6 +259,26 @@ def test_labels_in_every_form(tmp_path):
         ({"active": {"strategy": "random"}}, "strategy and labels"),
         ({"active": {"strategy": "random", "labels": "person"}}, "step 0 has no"),
         ({"labelled": {"reader": "folder", "root": "x"}}, "leave labelled out"),
+        (
+            {"rounds": ((2, 1),), "active": {"strategy": "iou", "labels": "dataset"}},
+            "of which the first round finds none",
+        ),
+        (
+            {"rounds": (), "active": {}},
+            "method.class_weights=iou is measured at rounds, and the config has none",
+        ),
+        (
+            {
+                "rounds": (),
+                "active": {},
+                "method": {**SS_ADA, "class_weights": "none", "class_threshold": True},
+            },
+            "method.class_threshold=True is measured at rounds",
+        ),
+        (
+            {"rounds": (), "active": {}, "method": {"name": "minent"}},
+            'data.partner is not read by method "minent", but by ss_ada alone',
+        ),
     ],
 )
 def test_what_cannot_be(config, fields, words, tmp_path):
