@@ -6,8 +6,9 @@ r"""Supervised training on minicity's source city: what adaptation starts from.
 `:oracle` trains on the target's labels instead: the upper bound that no adaptation
 sees.  `:long` takes four times as many steps: what TUFL's two stages are compared from.
 `:deeplabv2`, the start of configs/small_methods.py, `:ss_ada`, that of
-configs/ss_ada_minicity.py, and `:daformer` train other networks.  All are a quarter or half as wide as published and start from random
-weights, so that two cores do it in minutes.
+configs/ss_ada_minicity.py, and `:daformer` train other networks.  All are a quarter or
+half as wide as published and start from random weights, so that two cores do it in
+minutes.
 """
 
 from ml_collections import ConfigDict
