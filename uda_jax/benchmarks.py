@@ -118,6 +118,8 @@ def base_config(name: str) -> ConfigDict:
             "evaluation": {**evaluation, **benchmark.evaluation},
             "log_every": 20,
             "evaluate_every": 500,
+            # Of a mean teacher, beside the student that the report is of.
+            "evaluate_teacher": False,
             "panels_every": 500,
             "checkpoint_every": 200,
         }

@@ -87,6 +87,11 @@ def shard_batch(batch, mesh: Mesh):
     )
 
 
+def to_host(tree):
+    """Numpy arrays of a replicated tree, for what one process does alone."""
+    return jax.tree.map(np.asarray, jax.device_get(tree))
+
+
 def is_main() -> bool:
     """Whether this process writes files and speaks to the user."""
     return jax.process_index() == 0

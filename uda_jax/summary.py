@@ -19,9 +19,10 @@ from uda_jax.evaluate import make_forward
 from uda_jax.evaluate_run import score
 from uda_jax.files import write_atomically
 from uda_jax.labels import LabelSpace
+from uda_jax.methods.method import Network
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
-from uda_jax.parallel import AXIS
+from uda_jax.parallel import AXIS, to_host
 from uda_jax.predict import Predictor, without_labels
 from uda_jax.report import write_report
 from uda_jax.visualize import colorize, panel
@@ -106,17 +107,19 @@ def write_parameters(workdir: Path, params: dict, writer) -> None:
     writer.write_texts(0, {"parameters": f"```\n{table}\n```"})
 
 
-def assess(config, model: Model, state, test: Dataset, mesh: Mesh, step: int) -> Report:
-    """Evaluates the state as `config.evaluation` says, on the benchmark's classes."""
+def assess(
+    config, model: Model, network: Network, test: Dataset, mesh: Mesh, step: int
+) -> Report:
+    """Evaluates a network as `config.evaluation` says, on the benchmark's classes."""
     return score(
-        config, forward_of(model, state), test, sharding=image_sharding(config, mesh),
-        step=step, checkpoint="latest",
+        config, make_forward(model, *network), test, step=step, checkpoint="latest",
+        sharding=image_sharding(config, mesh),
     )  # fmt: skip
 
 
-def forward_of(model: Model, state) -> jax.tree_util.Partial:
+def student_of(state) -> Network:
     """The segmentor of a state, good until its next step."""
-    return make_forward(model, state.params["segmentor"], state.batch_stats)
+    return Network(state.params["segmentor"], state.batch_stats)
 
 
 def image_sharding(config: ConfigDict, mesh: Mesh) -> NamedSharding | None:
@@ -154,7 +157,9 @@ def finish(config, workdir: Path, report: Report, model, state, test: Dataset) -
     if baseline is not None:
         predictors["before"] = Predictor.from_workdir(former)
     predictors["after" if predictors else "prediction"] = Predictor(
-        forward_of(model, state), space, **without_labels(config.evaluation)
+        make_forward(model, *to_host(student_of(state))),
+        space,
+        **without_labels(config.evaluation),
     )
     strips, captions = compare(test, predictors, space)
     picture = panel(strips, legend_of=(space.classes, space.colors), cell_width=320)

@@ -19,6 +19,8 @@ from ml_collections import ConfigDict
 from uda_jax import panels, parallel, rounds, runs, stages, summary, writers
 from uda_jax.benchmarks import label_space_of
 from uda_jax.checkpoints import Checkpoints, latest_step
+from uda_jax.errors import UserError
+from uda_jax.evaluate import make_forward
 from uda_jax.factories import build
 from uda_jax.labels import LabelSpace
 from uda_jax.methods import METHODS, looks_at_target
@@ -214,6 +216,11 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
     state = parallel.replicate(state, mesh)
     if config.continue_from and not resumes:
         state, origin = stages.continue_run(config, state)
+    if config.evaluate_teacher and "teacher" not in state.memory:
+        raise UserError(
+            f'evaluate_teacher=True, but method "{config.method.name}" has no teacher: '
+            "leave it out."
+        )
     train_step = make_train_step(
         method,
         optimizer,
@@ -244,7 +251,9 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
 
     @functools.lru_cache(maxsize=1)
     def assess(step: int) -> Report:
-        return summary.assess(config, model, state, data.test, mesh, step)
+        return summary.assess(
+            config, model, summary.student_of(state), data.test, mesh, step
+        )
 
     def due(every: int, step: int) -> bool:
         return step == config.steps or (every > 0 and step % every == 0)
@@ -256,7 +265,8 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
                 batches.close()
                 checkpoints.wait()
                 division, memory = rounds.take(
-                    config, workdir, now, summary.forward_of(model, state),
+                    config, workdir, now,
+                    make_forward(model, *summary.student_of(state)),
                     functools.partial(assess, step - 1),
                     summary.image_sharding(config, mesh),
                 )  # fmt: skip
@@ -289,6 +299,15 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
                     f"step {step}: mIoU {100 * report.miou:.2f} on "
                     f"{len(data.test)} images"
                 )
+                if config.evaluate_teacher:
+                    teacher = summary.assess(
+                        config, model, state.memory["teacher"], data.test, mesh, step
+                    )
+                    writer.write_scalars(step, {"eval/teacher_miou": teacher.miou})
+                    said = f"mIoU {100 * teacher.miou:.2f} of the teacher"
+                    live.say(f"step {step}: {said}")
+                    if parallel.is_main():
+                        teacher.save(workdir / "report_teacher.json")
             if saves or evaluates:
                 writer.flush()  # no checkpoint without the rows of its steps
                 checkpoints.save(step, state, report.miou if evaluates else None)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_methods import State
+from test_methods import C, State, forward, start, toy_batch
 
 from uda_jax import augment, convert, mixing
+from uda_jax.errors import UserError
 from uda_jax.methods.daformer import daformer
 from uda_jax.methods.ebda import ebda
 from uda_jax.methods.method import Network
@@ -146,3 +147,162 @@ def test_a_step_of_ebda_is_the_originals(golden, model, batch, fixed):
     near(out.memory["further"]["level"], golden["ebda_Q0.6"])
     near(out.metrics["entropy/wanted"], golden["ebda_Q0.6"])
     near(0.01 * out.metrics["loss/balance"], golden["ebda_V1_first"])
+
+
+# --- what every part does, with a network that costs nothing --------------------------
+
+OPTIONS = dict(ignore_top=1, ignore_bottom=8, threshold=0.5, colors="none")
+
+
+def toy(method, **memory):
+    state = start(method)
+    return state.replace(memory={**state.memory, **memory})
+
+
+def other_network(state, factor):
+    params = jax.tree.map(lambda x: factor * x, state.params["segmentor"])
+    return Network(params, state.batch_stats)
+
+
+@pytest.mark.parametrize("step", [0, 1, 10, 5000])
+def test_the_teacher_follows_the_student_and_gets_no_gradient(step):
+    method = daformer(forward, C, **OPTIONS)
+    state = toy(method)
+    state = state.replace(
+        step=jnp.int32(step),
+        memory={**state.memory, "teacher": other_network(state, -3.0)},
+    )
+
+    def total(networks):
+        memory = {**state.memory, **networks}
+        return method.loss(
+            state.params, state.replace(memory=memory), toy_batch(), jax.random.key(0)
+        )
+
+    networks = {
+        "teacher": Network(state.memory["teacher"].params, state.batch_stats),
+        "reference": Network(state.memory["reference"].params, state.batch_stats),
+    }
+    gradients, out = jax.grad(total, has_aux=True, allow_int=True)(networks)
+    for network in gradients.values():
+        for gradient in jax.tree.leaves(network.params):
+            np.testing.assert_array_equal(gradient, 0)
+    kept = min(1 - 1 / (step + 1), 0.999)
+    jax.tree.map(
+        lambda now, student, teacher: np.testing.assert_allclose(
+            now, kept * teacher + (1 - kept) * student, rtol=1e-5, atol=1e-7
+        ),
+        out.memory["teacher"].params,
+        state.params["segmentor"],
+        networks["teacher"].params,
+    )
+    # The reference stays what it was.
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        out.memory["reference"].params,
+        networks["reference"].params,
+    )
+
+
+def test_what_is_mixed():
+    """Pasted pixels are the source's with weight 1, the others the teacher's with q."""
+    method = daformer(forward, C, **{**OPTIONS, "threshold": 0.27})
+    state, batch = toy(method), toy_batch()
+    batch["target"]["valid"] = np.ones((2, 32, 32), np.uint8)
+    batch["target"]["valid"][:, :, 30:] = 0
+    _, out = method.loss(state.params, state, batch, jax.random.key(3))
+    images = {name: np.asarray(x) for name, x in out.images.items()}
+    label = batch["source"]["label"]
+    teacher, _ = forward(
+        state.params["segmentor"], state.batch_stats,
+        augment.normalize(batch["target"]["image"]), train=False,
+    )  # fmt: skip
+    said = np.asarray(jax.nn.softmax(teacher.logits))
+    np.testing.assert_array_equal(images["target_pseudo_label"], said.argmax(-1))
+    share = (said.max(-1) >= 0.27).mean()
+    assert 0.1 < share < 0.9
+    pasted = images["mixed_weight"] == 1
+    same = np.isclose(images["mixed"], images["source"]).all(-1)
+    assert pasted.any((1, 2)).all() and same[pasted].all()
+    # Half of the batch's four classes and the one of ignored pixels, rounded up.
+    for one, of_label in zip(pasted, label, strict=True):
+        assert len(np.unique(of_label[one])) <= 3
+        assert not set(of_label[one]) & set(of_label[~one])
+    np.testing.assert_array_equal(images["mixed_label"][pasted], label[pasted])
+    rest = ~pasted
+    np.testing.assert_array_equal(
+        images["mixed_label"][rest], images["target_pseudo_label"][rest]
+    )
+    expected = np.full(pasted.shape, share)
+    expected[:, :1] = expected[:, -8:] = expected[:, :, 30:] = 0
+    np.testing.assert_allclose(images["mixed_weight"][rest], expected[rest], rtol=1e-5)
+
+
+def test_the_level_of_the_balance_follows_the_quantile():
+    method = ebda(
+        forward, C, balance="quantile", entropy=0.0, momentum=0.75, quantile=0.5,
+        feature_weight=0.0, **OPTIONS,
+    )  # fmt: skip
+    state, levels = toy(method), []
+    for number in range(3):
+        _, out = method.loss(state.params, state, toy_batch(), jax.random.key(number))
+        entropy = np.sort(np.asarray(out.images["mixed_entropy"]), axis=None)
+        median = entropy[entropy.size // 2 - 1]
+        levels.append(0.75 * levels[-1] + 0.25 * median if levels else median)
+        assert out.memory["further"]["level"] == pytest.approx(levels[-1], rel=1e-5)
+        heads = jax.tree.map(lambda x: 1.5 * x, state.params)
+        state = state.replace(step=state.step + 1, memory=out.memory, params=heads)
+    assert out.memory["further"]["steps"] == 3
+    assert len(set(levels)) == 3
+
+
+@pytest.mark.parametrize("region", ["all", "target", "source"])
+def test_the_region_of_the_balance(region):
+    method = ebda(forward, C, region=region, feature_weight=0.0, **OPTIONS)
+    state, batch = toy(method), toy_batch()
+    _, out = method.loss(state.params, state, batch, jax.random.key(0))
+    squares = (np.asarray(out.images["mixed_entropy"]) - 0.4) ** 2
+    pasted = np.isclose(out.images["mixed"], out.images["source"]).all(-1)
+    where = {"all": pasted | True, "target": ~pasted, "source": pasted}[region]
+    assert out.metrics["loss/balance"] == pytest.approx(squares[where].mean(), rel=1e-4)
+
+
+def test_a_second_forward_updates_batch_norm_once_more():
+    for second, times in ((True, 3), (False, 2)):
+        method = ebda(forward, C, second_forward=second, feature_weight=0.0, **OPTIONS)
+        state = toy(method)
+        _, out = method.loss(state.params, state, toy_batch(), jax.random.key(0))
+        assert out.batch_stats["seen"] == 2 * times
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"alpha": 1.0}, "alpha is 1.0, but must be at least 0, below 1"),
+        ({"threshold": 1.5}, "threshold is 1.5"),
+        ({"feature_weight": -1.0}, "feature_weight is -1.0"),
+        ({"feature_classes": (7,)}, "feature_classes has 7, but train ids are 0 to 3"),
+        ({"colors": "dafomer"}, 'did you mean "daformer"'),
+        ({"balance": "median"}, 'balance is "median"'),
+        ({"region": "left"}, 'region is "left"'),
+        ({"quantile": 0.0}, "quantile is 0.0"),
+    ],
+)
+def test_options_that_cannot_be(options, words):
+    factory = ebda if options.keys() & {"balance", "region", "quantile"} else daformer
+    with pytest.raises(UserError, match=words):
+        factory(forward, C, **options)
+
+
+def test_batches_that_cannot_be():
+    method = daformer(forward, C, **OPTIONS)
+    state, batch = toy(method), toy_batch()
+    key = jax.random.key(0)
+    small = {"image": batch["target"]["image"][:, :16]}
+    with pytest.raises(UserError, match="give both the same crop size"):
+        method.loss(state.params, state, {**batch, "target": small}, key)
+    with pytest.raises(UserError, match="leave out 135 rows, but crops have 32"):
+        daformer(forward, C).loss(state.params, state, batch, key)
+    blind = lambda *a, **k: (forward(*a, **k)[0]._replace(features=()), {})
+    with pytest.raises(UserError, match="set feature_weight=0"):
+        daformer(blind, C, **OPTIONS).loss(state.params, state, batch, key)
