@@ -123,19 +123,25 @@ def few_blocks():
         yield
 
 
+METHODS_OWN = {
+    *("class_weights", "related", "learns_from"),
+    *("feature_weight", "feature_classes", "balance", "decay_of"),
+}
+
+
 @functools.cache
 def options(case):
     """Options that decide which code a step runs; of numbers only whether they are 0.
 
     Those of the network keep their values: two or four branches are other code.
     Weights of classes and tables of related ones are numbers; what SS-ADA's baselines
-    leave out is tested with the method.
+    leave out, and the forms of self-training, are tested with the methods.
     """
     found = set()
 
     def walk(path, value):
         if isinstance(value, dict):
-            for key in value.keys() - {"class_weights", "related", "learns_from"}:
+            for key in value.keys() - METHODS_OWN:
                 walk((*path, key), value[key])
             return
         if isinstance(value, int | float) and "model" not in path:
