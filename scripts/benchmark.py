@@ -7,11 +7,13 @@ r"""What this machine makes of the library's networks and data.
     python scripts/benchmark.py step --networks bisenet --size 256x512 --rounds 9
     python scripts/benchmark.py methods
     python scripts/benchmark.py rank
+    python scripts/benchmark.py memory
 
 `data` compares reading original images with reading prepared ones, `step` the networks
-with their PyTorch forms, and `methods` the methods' train steps with source-only's, and
-`rank` a ranking with an evaluation: see benchmark_data.py, benchmark_step.py,
-benchmark_methods.py and benchmark_rank.py.  The table goes into
+with their PyTorch forms, `methods` the methods' train steps with source-only's, and
+`rank` a ranking with an evaluation; `memory` asks the compiler what a full-size step of
+DAFormer holds: see benchmark_data.py, benchmark_step.py, benchmark_methods.py,
+benchmark_rank.py and benchmark_memory.py.  The table goes into
 docs/performance.md, between the command's markers, all numbers into
 docs/performance.json; with --dry they are only printed.
 """
@@ -20,6 +22,7 @@ import argparse
 import sys
 
 import benchmark_data
+import benchmark_memory
 import benchmark_methods
 import benchmark_rank
 import benchmark_step
@@ -42,6 +45,12 @@ def main(arguments: list[str]) -> None:
             "methods against source-only",
         ),
         ("rank", benchmark_rank, benchmark_rank.rank_benchmark, "ranking"),
+        (
+            "memory",
+            benchmark_memory,
+            benchmark_memory.memory_benchmark,
+            "what a step of DAFormer holds",
+        ),
     ):
         command = sub.add_parser(name, help=about)
         module.add_arguments(command)
