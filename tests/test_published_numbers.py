@@ -237,10 +237,47 @@ PARKING = {
     "ss_ada_parking:target_only": (3500, ((0, 140),), 0.01, "target_only"),
 }
 
+# DAFormer's, DACS's and EBDA's images of each domain and steps, their method's row, and
+# whether rare classes are sampled.
+THINGS = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)
+SELF_TRAINING = dict(
+    name="daformer",
+    alpha=0.999,
+    threshold=0.968,
+    ignore_top=15,
+    ignore_bottom=120,
+    feature_weight=0.005,
+    feature_classes=THINGS,
+    feature_min_ratio=0.75,
+    colors="daformer",
+    pool_per_image=False,
+)
+DACS = dict(alpha=0.99, ignore_top=0, ignore_bottom=0, feature_weight=0)
+BALANCE = dict(
+    name="ebda", quantile=0.6, momentum=0.9999, second_forward=True, region="all"
+)
+V2 = {**BALANCE, "balance": "constant", "entropy": 0.4, "balance_weight": 0.1}
+V1 = {**BALANCE, "balance": "quantile", "entropy": 0.6, "balance_weight": 0.01}
+NO_ROWS = dict(ignore_top=0, ignore_bottom=0)
+SELF_TRAINED = {
+    **{
+        f"daformer_{name}": (2, 40_000, {}, True)
+        for name in ("gta5", "synthia", "acdc", "darkzurich")
+    },
+    "dacs_gta5": (2, 40_000, {**DACS, "feature_classes": ()}, False),
+    "ebda_acdc:v2": (1, 50_000, V2, True),
+    "ebda_acdc:v1": (1, 50_000, V1, True),
+    "ebda_acdc:clean": (2, 40_000, V2, True),
+    # The released program names this task and has no config for it.
+    "ebda_foggy_rain:v2": (2, 40_000, {**V2, **NO_ROWS}, True),
+    "ebda_foggy_rain:v1": (2, 40_000, {**V1, **NO_ROWS}, True),
+    "ebda_foggy_rain:daformer": (2, 40_000, NO_ROWS, True),
+}
+
 
 def test_every_published_run_is_in_the_table():
     published = {case for case in CASES if not any(x in case for x in UNPUBLISHED)}
-    assert published == {*PUBLISHED, *TUFL_CITIES, *PARKING}
+    assert published == {*PUBLISHED, *TUFL_CITIES, *PARKING, *SELF_TRAINED}
 
 
 @pytest.mark.parametrize("case", PUBLISHED)
@@ -307,3 +344,32 @@ def test_ss_ada_on_parking_lots(case):
         learns_from=learns_from,
         statistics="joint",
     )
+
+
+@pytest.mark.parametrize("case", SELF_TRAINED)
+def test_self_training_has_the_published_numbers(case):
+    batch_size, steps, method, rare_classes = SELF_TRAINED[case]
+    config = get_config(case).to_dict()
+    assert (config["batch_size"], config["steps"]) == (batch_size, steps)
+    assert config["accumulate_steps"] == 1
+    assert config["method"] == {**SELF_TRAINING, **method}
+    decay_of = "all" if case == "dacs_gta5" else "all_but_backbone_norms"
+    assert config["optimizer"] == dict(
+        name="adamw",
+        learning_rate=6e-5,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        weight_decay=0.01,
+        head_multiplier=10,
+        decay_of=decay_of,
+    )
+    assert config["schedule"] == dict(
+        name="mmseg_poly", power=1, warmup_steps=1500, warmup_ratio=1e-6, min_rate=0
+    )
+    rare = dict(temperature=0.01, min_pixels=3000, min_crop_ratio=0.5)
+    sampling = {"name": "rare_class", **rare} if rare_classes else {"name": "uniform"}
+    assert config["data"]["sampling"] == sampling
+    backbone = "resnet101" if case == "dacs_gta5" else "mit_b5"
+    assert config["model"]["backbone"] == backbone
+    assert not config["evaluation"]["flip"]
