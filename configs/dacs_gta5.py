@@ -15,6 +15,7 @@ data/weights, or give its path: --config.init_from=FILE.
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
+from uda_jax.benchmark_rows import DACS
 
 
 def get_config() -> ConfigDict:
@@ -26,14 +27,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         dict(name="deeplabv2", backbone="resnet101", form="mmseg", branches=2)
     )
-    benchmarks.daformer_recipe(
-        config,
-        alpha=0.99,
-        ignore_top=0,
-        ignore_bottom=0,
-        feature_weight=0.0,
-        feature_classes=(),
-    )
+    benchmarks.daformer_recipe(config, ignore_top=0, ignore_bottom=0, **DACS)
     # A rule for the heads alone: the backbone's BatchNorm decays too.
     config.optimizer.decay_of = "all"
     config.data.sampling = ConfigDict(dict(name="uniform"))

@@ -14,23 +14,14 @@ without rare-class sampling, without feature distance and with DACS's teacher;
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
+from uda_jax.benchmark_rows import DACS, EBDA_V1, EBDA_V2
 
-DACS = dict(alpha=0.99, feature_weight=0.0, feature_classes=())
-SHARED = dict(quantile=0.6, momentum=0.9999, second_forward=True, region="all")
 # Method, its options, and whether rare classes are sampled.
 VARIANTS = {
     "daformer": ("daformer", {}, True),
     "dacs": ("daformer", DACS, False),
-    "ebda_v1": (
-        "ebda",
-        dict(balance="quantile", entropy=0.6, balance_weight=0.01, **SHARED),
-        True,
-    ),
-    "ebda_v2": (
-        "ebda",
-        dict(balance="constant", entropy=0.4, balance_weight=0.1, **SHARED),
-        True,
-    ),
+    "ebda_v1": ("ebda", EBDA_V1, True),
+    "ebda_v2": ("ebda", EBDA_V2, True),
     "no_rcs": ("daformer", {}, False),
     "no_fd": ("daformer", dict(feature_weight=0.0, feature_classes=()), True),
     "alpha": ("daformer", dict(alpha=0.99), True),

@@ -20,14 +20,13 @@ licence: put mit_b5.pth into data/weights, or give its path: --config.init_from=
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
+from uda_jax.benchmark_rows import EBDA_V1, EBDA_V2
 
-CONSTANT = dict(balance="constant", entropy=0.4, balance_weight=0.1)
-QUANTILE = dict(balance="quantile", entropy=0.6, balance_weight=0.01)
 # Form, images of each domain in a step, steps.
 VARIANTS = {
-    "v2": (CONSTANT, 1, 50_000),
-    "v1": (QUANTILE, 1, 50_000),
-    "clean": (CONSTANT, 2, 40_000),
+    "v2": (EBDA_V2, 1, 50_000),
+    "v1": (EBDA_V1, 1, 50_000),
+    "clean": (EBDA_V2, 2, 40_000),
 }
 
 
@@ -39,15 +38,7 @@ def get_config(variant: str = "v2") -> ConfigDict:
     config.batch_size = batch_size
     config.steps = steps
     config.remat = True
-    benchmarks.daformer_recipe(
-        config,
-        "ebda",
-        **form,
-        quantile=0.6,
-        momentum=0.9999,
-        second_forward=True,
-        region="all",
-    )
+    benchmarks.daformer_recipe(config, "ebda", **form)
     config.evaluate_every = 2_000
     config.panels_every = 2_000
     config.checkpoint_every = 1_000

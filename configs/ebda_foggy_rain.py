@@ -17,14 +17,11 @@ licence: put mit_b5.pth into data/weights, or give its path: --config.init_from=
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
+from uda_jax.benchmark_rows import EBDA_V1, EBDA_V2
 
-SHARED = dict(quantile=0.6, momentum=0.9999, second_forward=True, region="all")
 VARIANTS = {
-    "v2": ("ebda", dict(balance="constant", entropy=0.4, balance_weight=0.1, **SHARED)),
-    "v1": (
-        "ebda",
-        dict(balance="quantile", entropy=0.6, balance_weight=0.01, **SHARED),
-    ),
+    "v2": ("ebda", EBDA_V2),
+    "v1": ("ebda", EBDA_V1),
     "daformer": ("daformer", {}),
 }
 

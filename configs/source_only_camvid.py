@@ -5,7 +5,8 @@ r"""Supervised training on CamVid's day sequences, tested at dusk.
 
 What configs/tufl_camvid_dusk.py starts from.  `:oracle` trains on the 62 labelled dusk
 images instead.  `:deeplabv2` trains the network that configs/small_methods.py starts
-from.  Numbers and intervals: docs/results.md.
+from, `:daformer` that of configs/daformer_camvid_dusk.py.  Numbers and intervals:
+docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -14,28 +15,42 @@ from uda_jax import benchmarks
 from uda_jax.benchmark_rows import SMALL_DEEPLAB
 
 BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
+DAFORMER = dict(name="daformer", backbone="mit_b0", width=0.5)
+SGD = dict(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
+ADAMW = dict(
+    name="adamw", learning_rate=1e-3, beta1=0.9, beta2=0.999, weight_decay=0.01
+)
 # Those of configs/small_methods.py.
 METHODS = (
     *("source", "minent", "maxsquare", "maxsquare_iw", "maxsquare_iw_multi"),
     *("advent", "adaptsegnet", "tufl"),
 )
 TUFL = ("configs/tufl_camvid_dusk.py", "configs/tufl_camvid_dusk.py:adaptive")
-# Benchmark, network, steps and the stages that follow.
+SELF_TRAINING = ("daformer", "dacs", "ebda_v1", "ebda_v2")
+# Benchmark, network, optimizer, steps and the stages that follow.
 VARIANTS = {
-    "source": ("camvid_day_to_dusk", BISENET, 450, TUFL),
-    "long": ("camvid_day_to_dusk", BISENET, 1800, TUFL),
-    "oracle": ("camvid_dusk_oracle", BISENET, 450, ()),
+    "source": ("camvid_day_to_dusk", BISENET, SGD, 450, TUFL),
+    "long": ("camvid_day_to_dusk", BISENET, SGD, 1800, TUFL),
+    "oracle": ("camvid_dusk_oracle", BISENET, SGD, 450, ()),
     "deeplabv2": (
         "camvid_day_to_dusk",
         SMALL_DEEPLAB,
+        SGD,
         450,
         tuple(f"configs/small_methods.py:camvid_{name}" for name in METHODS),
+    ),
+    "daformer": (
+        "camvid_day_to_dusk",
+        DAFORMER,
+        ADAMW,
+        450,
+        tuple(f"configs/daformer_camvid_dusk.py:{name}" for name in SELF_TRAINING),
     ),
 }
 
 
 def get_config(variant: str = "source") -> ConfigDict:
-    benchmark, model, steps, following = benchmarks.choose(VARIANTS, variant)
+    benchmark, model, optimizer, steps, following = benchmarks.choose(VARIANTS, variant)
     config = benchmarks.base_config(benchmark)
     config.next = following
     config.model = ConfigDict(model)
@@ -47,15 +62,7 @@ def get_config(variant: str = "source") -> ConfigDict:
         geometry.crop_size = (128, 192)
         geometry.scales = (1.0, 1.25)
     config.evaluation.size = (180, 240)
-    config.optimizer = ConfigDict(
-        dict(
-            name="sgd",
-            learning_rate=0.05,
-            momentum=0.9,
-            weight_decay=5e-4,
-            head_multiplier=1.0,
-        )
-    )
+    config.optimizer = ConfigDict({**optimizer, "head_multiplier": 1.0})
     config.method = ConfigDict(dict(name="source_only", class_weights="none"))
     config.evaluate_every = steps
     config.panels_every = steps

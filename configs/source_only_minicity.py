@@ -31,6 +31,7 @@ METHODS = (
     *("advent", "adaptsegnet", "tufl"),
 )
 TUFL = ("configs/tufl_minicity.py", "configs/tufl_minicity.py:adaptive")
+SELF_TRAINING = ("daformer", "dacs", "ebda_v1", "ebda_v2")
 # Benchmark, network, optimizer, steps and the stages that follow.
 VARIANTS = {
     "source": ("minicity", BISENET, SGD, 900, TUFL),
@@ -44,7 +45,13 @@ VARIANTS = {
         tuple(f"configs/small_methods.py:minicity_{name}" for name in METHODS),
     ),
     "ss_ada": ("minicity", SS_ADA, SGD, 900, ("configs/ss_ada_minicity.py",)),
-    "daformer": ("minicity", DAFORMER, ADAMW, 900, ()),
+    "daformer": (
+        "minicity",
+        DAFORMER,
+        ADAMW,
+        900,
+        tuple(f"configs/daformer_minicity.py:{name}" for name in SELF_TRAINING),
+    ),
 }
 
 

@@ -151,6 +151,7 @@ MMSEG_POLY = {
 THINGS = (
     *("traffic light", "traffic sign", "person", "rider", "car", "truck", "bus"),
     *("train", "motorcycle", "bicycle"),
+    "bicyclist",  # in CamVid
 )
 SELF_TRAINING = {
     "alpha": 0.999,
@@ -162,6 +163,17 @@ SELF_TRAINING = {
     "colors": "daformer",
     "pool_per_image": False,
 }
+# What differs: DACS, and the two forms of EBDA, the released source's and the compiled
+# file's.
+DACS = {"alpha": 0.99, "feature_weight": 0.0, "feature_classes": ()}
+_BALANCE = {
+    "quantile": 0.6,
+    "momentum": 0.9999,
+    "second_forward": True,
+    "region": "all",
+}
+EBDA_V2 = {"balance": "constant", "entropy": 0.4, "balance_weight": 0.1, **_BALANCE}
+EBDA_V1 = {"balance": "quantile", "entropy": 0.6, "balance_weight": 0.01, **_BALANCE}
 
 # --- networks -------------------------------------------------------------------------
 
