@@ -10,6 +10,11 @@ last step.  One RTX 2080 Ti with 11 GB trained it in 16 hours (recalled from the
 here `remat` makes it fit, see docs/performance.md.  Nothing of it has been run here,
 where neither the data nor the weights can be had.
 
+The file for the server:
+
+    python -m uda_jax.submission --workdir runs/daformer_darkzurich \
+        --output submissions/daformer_darkzurich
+
 It starts from ImageNet's weights of the encoder, which have NVIDIA's non-commercial
 licence: put mit_b5.pth into data/weights, or give its path: --config.init_from=FILE.
 """

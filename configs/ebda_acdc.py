@@ -13,6 +13,11 @@ on an RTX 2080 Ti, of the checkpoint that was best on the target's validation im
 report here is of the last step.  Nothing of it has been run here, where neither the
 data nor the weights can be had.
 
+The file for the server:
+
+    python -m uda_jax.submission --workdir runs/ebda_acdc \
+        --output submissions/ebda_acdc --checkpoint best
+
 It starts from ImageNet's weights of the encoder, which have NVIDIA's non-commercial
 licence: put mit_b5.pth into data/weights, or give its path: --config.init_from=FILE.
 """

@@ -93,11 +93,10 @@ def small(case):
     if config.data.sampling.get("name") == "rare_class":
         config.data.sampling.min_pixels = 10
     if "alpha" in config.method:  # self-training: its colours have tests of their own
-        config.model, config.method.colors = ConfigDict(NETWORK), "none"
+        config.method.colors, config.remat = "none", False
         config.method.ignore_top, config.method.ignore_bottom = 2, 8
-        config.remat = False
-    if config.model.get("form") == "ss_ada":
-        config.model = ConfigDict(NETWORK)  # BiSeNet's is compiled in its own tests
+    if config.model.name == "daformer" or config.model.get("form") == "ss_ada":
+        config.model = ConfigDict(NETWORK)  # theirs are compiled in their own tests
     if config.method.get("mix"):
         # Stage one's network and colours are compiled in stage one, the mix's colours
         # in test_mix_parts.

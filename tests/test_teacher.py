@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from conftest import write_network
 from ml_collections import ConfigDict
 
 from uda_jax import train
@@ -12,19 +13,20 @@ from uda_jax.metrics import Report
 from uda_jax.writers import read_history
 
 EBDA = dict(
-    name="ebda", balance="quantile", entropy=0.1, ignore_top=0, ignore_bottom=0,
-    colors="none",
+    name="ebda", balance="quantile", entropy=0.1,
+    feature_weight=0.005, ignore_top=0, ignore_bottom=0, colors="none",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def config(tiny):
+def config(tiny, tmp_path_factory):
     config = tiny(EBDA, steps=4, checkpoint_every=2)
     config.optimizer = ConfigDict(
         dict(name="adamw", learning_rate=1e-3, weight_decay=0.01, head_multiplier=10.0)
     )
     config.evaluate_teacher = True
     config.evaluate_every = 2
+    config.frozen_from, _ = write_network(tmp_path_factory.mktemp("frozen"), config)
     return config
 
 
@@ -70,9 +72,17 @@ def test_a_run_with_a_teacher(config, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, restored(tmp_path / "half"), parts)
 
 
+def test_features_stay_near_those_of_trained_weights(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.frozen_from = ""
+    with pytest.raises(UserError, match="and init_from is empty: name weights there"):
+        train.fit(config, tmp_path / "run")
+
+
 def test_only_a_method_with_a_teacher_has_one(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.method = ConfigDict(dict(name="source_only", view="none"))
+    config.frozen_from = ""
     with pytest.raises(UserError, match='but method "source_only" has no teacher'):
         train.fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

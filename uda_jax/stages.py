@@ -51,12 +51,13 @@ def check_stages(config: ConfigDict) -> None:
 
 
 def _check_frozen(config: ConfigDict) -> None:
-    mixes = config.method.get("mix")
+    mixes, compares = config.method.get("mix"), config.method.get("feature_weight")
     named = f"frozen_from={config.frozen_from}"
-    if config.frozen_from and not mixes:
+    if config.frozen_from and not mixes and not compares:
         raise UserError(
             f'{named} is not used, because method "{config.method.name}" keeps a '
-            "frozen network for a mix alone: set method.mix, or leave frozen_from out."
+            "frozen network for a mix or a feature_weight alone: set one of these, or "
+            "leave frozen_from out."
         )
     if config.frozen_from and config.continue_from:
         raise UserError(
@@ -64,7 +65,15 @@ def _check_frozen(config: ConfigDict) -> None:
             f"{config.continue_from} goes on with the frozen network that it has: "
             "leave one of them out."
         )
-    if not mixes or config.frozen_from or config.continue_from:
+    if config.frozen_from or config.continue_from:
+        return
+    if compares and not config.init_from:
+        raise UserError(
+            "method.feature_weight keeps the features near those of the network that "
+            "the run starts from, and init_from is empty: name weights there or in "
+            "frozen_from, or set feature_weight=0."
+        )
+    if not mixes:
         return
     if not config.init_from:
         raise UserError(
