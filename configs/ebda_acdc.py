@@ -5,8 +5,9 @@ r"""EBDA from Cityscapes to ACDC: DAFormer with balanced entropy.
 github.com/vron8632/EB_DA.  `:v2` (the default) is the form of the released source, a
 constant entropy of 0.4; `:v1` that of the compiled file beside it, which the published
 score most probably comes from: the moving average of the 60 % quantile.  Both with one
-image of each domain and 50,000 steps, as its config says.  `:clean` is v2 by DAFormer's
-protocol (two images, 40,000 steps), to be compared with configs/daformer_acdc.py.
+image of each domain and 50,000 steps, as its config says.  `:clean` and `:clean_v1`
+have DAFormer's protocol (two images, 40,000 steps), to be compared with
+configs/daformer_acdc.py.
 
 Published: 58.75 mIoU on ACDC's test images, by its server (55.4 of DAFormer), one run
 on an RTX 2080 Ti, of the checkpoint that was best on the target's validation images; a
@@ -32,6 +33,7 @@ VARIANTS = {
     "v2": (EBDA_V2, 1, 50_000),
     "v1": (EBDA_V1, 1, 50_000),
     "clean": (EBDA_V2, 2, 40_000),
+    "clean_v1": (EBDA_V1, 2, 40_000),
 }
 
 

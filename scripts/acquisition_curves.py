@@ -63,6 +63,8 @@ def read(
       UserError: see `curve`; or runs of one curve whose shares differ, or their number.
     """
     curves = {}
+    if len(arguments) > len(_COLORS):
+        raise UserError(f"{len(arguments)} curves: draw up to {len(_COLORS)} at once.")
     for argument in arguments:
         name, folders = argument.split("=", 1)
         found = [curve(Path(folder)) for folder in folders.split(",")]

@@ -26,7 +26,7 @@ from uda_jax import benchmarks, rounds, train
 from uda_jax.factories import build
 from uda_jax.labels import LABEL_SPACES
 from uda_jax.methods import METHODS, looks_at_target
-from uda_jax.models import mit, resnet
+from uda_jax.models import resnet
 from uda_jax.optimizers import make_optimizer
 from uda_jax.runs import check_config, differences, make_model
 from uda_jax.stages import RANK, check_stages
@@ -118,7 +118,6 @@ def few_blocks():
     """Gradients take time to compile by the block: two in one stage, one elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(resnet.BLOCKS, "resnet18", (1, 1, 1, 2))
-        patch.setitem(mit.VARIANTS, "mit_b0", (mit.VARIANTS["mit_b0"][0], (1, 1, 1, 2)))
         yield
 
 
@@ -362,7 +361,17 @@ STEPPED = a_cover(PROGRAMS)
 
 @pytest.mark.parametrize("case", [case for case in PROGRAMS if case not in STEPPED])
 def test_its_parts_fit_each_other(case, read):
-    config = small(case)
+    assert_fits(small(case), read)
+
+
+def test_self_training_fits_its_own_network(read):
+    config = small("daformer_gta5")
+    config.model, config.remat = ConfigDict(get_config("daformer_gta5").model), True
+    config.model.backbone = "mit_b0"
+    assert_fits(config, read)
+
+
+def assert_fits(config, read):
     step, new_state = step_and_state(config)
     batch = read(config)
     state = jax.eval_shape(new_state, batch)

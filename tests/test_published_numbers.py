@@ -268,6 +268,7 @@ SELF_TRAINED = {
     "ebda_acdc:v2": (1, 50_000, V2, True),
     "ebda_acdc:v1": (1, 50_000, V1, True),
     "ebda_acdc:clean": (2, 40_000, V2, True),
+    "ebda_acdc:clean_v1": (2, 40_000, V1, True),
     # The released program names this task and has no config for it.
     "ebda_foggy_rain:v2": (2, 40_000, {**V2, **NO_ROWS}, True),
     "ebda_foggy_rain:v1": (2, 40_000, {**V1, **NO_ROWS}, True),
@@ -365,7 +366,7 @@ def test_self_training_has_the_published_numbers(case):
         decay_of=decay_of,
     )
     assert config["schedule"] == dict(
-        name="mmseg_poly", power=1, warmup_steps=1500, warmup_ratio=1e-6, min_rate=0
+        name="mmseg_poly", power=1, warmup_steps=1500, warmup_ratio=1e-6
     )
     rare = dict(temperature=0.01, min_pixels=3000, min_crop_ratio=0.5)
     sampling = {"name": "rare_class", **rare} if rare_classes else {"name": "uniform"}

@@ -263,9 +263,10 @@ def test_labels_in_every_form(tmp_path):
             {"rounds": ((2, 1),), "active": {"strategy": "iou", "labels": "dataset"}},
             "of which the first round finds none",
         ),
+        ({"rounds": ((0, 2),)}, "config has none after step 0"),
         (
             {"rounds": (), "active": {}},
-            "method.class_weights=iou is measured at rounds, and the config has none",
+            "class_weights=iou is measured at rounds, of which the config has none",
         ),
         (
             {

@@ -285,7 +285,7 @@ def test_the_next_commands(config, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "init_from and frozen_from are empty: name the run of stage one"),
+        ({}, "init_from and frozen_from are empty: name a run or a file"),
         (
             {"init_from": "a", "init_new_heads": True},
             "random heads, which would label .* in frozen_from",

@@ -75,7 +75,9 @@ def test_a_run_with_a_teacher(config, tmp_path, capsys):
 def test_features_stay_near_those_of_trained_weights(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.frozen_from = ""
-    with pytest.raises(UserError, match="and init_from is empty: name weights there"):
+    with pytest.raises(
+        UserError, match="needs trained features that the run's own stay"
+    ):
         train.fit(config, tmp_path / "run")
 
 

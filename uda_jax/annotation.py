@@ -87,7 +87,10 @@ def collect(folder: Path, chosen: Dataset, *, into: Path) -> None:
     files, missing, wrong = [], [], []
     for i, inside in enumerate(_inside(chosen)):
         stem = folder / "finished" / inside.with_suffix("")
-        found = [p for p in map(lambda e: _with(stem, e), _ENDINGS) if p.exists()]
+        # By listing: where a disk takes x.png for x.PNG, either would seem to be there.
+        there = sorted(stem.parent.iterdir()) if stem.parent.is_dir() else []
+        names = {f"{stem.name}{ending}" for ending in _ENDINGS}
+        found = [path for path in there if path.name in names]
         if not found:
             missing.append(inside.with_suffix("").as_posix())
             continue
@@ -127,7 +130,3 @@ def _inside(chosen: Dataset) -> list[PurePosixPath]:
     """<name>.png of each image, where its label lies in its folder."""
     paths = map(PurePosixPath, label_paths(chosen))
     return [path.relative_to("labels") for path in paths]
-
-
-def _with(stem: Path, ending: str) -> Path:
-    return stem.parent / f"{stem.name}{ending}"

@@ -145,7 +145,6 @@ MMSEG_POLY = {
     "power": 1.0,
     "warmup_steps": 1500,
     "warmup_ratio": 1e-6,
-    "min_rate": 0.0,
 }
 # Classes whose features stay near ImageNet's.
 THINGS = (

@@ -217,26 +217,32 @@ def draw_minicity(benchmark: str, test: Row) -> None:
 def daformer_recipe(config: ConfigDict, method: str = "daformer", **options) -> None:
     """Sets what DAFormer, DACS and EBDA are trained with, on a config of `base_config`.
 
-    Optimizer, schedule, rare-class sampling if the benchmark has it, and the method's
-    row, with the thing classes' train ids.
+    Optimizer, schedule and the method's row, with the thing classes' train ids; not the
+    sampling, which is the benchmark's.
 
     Args:
       config: to change.
       method: "daformer" or "ebda".
       **options: of the method, over the published ones.
+
+    Raises:
+      UserError: features are to stay near those of things, and no class is one.
     """
     config.optimizer = ConfigDict(rows.ADAMW)
     config.schedule = ConfigDict(rows.MMSEG_POLY)
     classes = label_space_of(config).classes
     things = tuple(i for i, name in enumerate(classes) if name in rows.THINGS)
-    config.method = ConfigDict(
-        {
-            "name": method,
-            **rows.SELF_TRAINING,
-            "feature_classes": things,
-            **options,
-        }
-    )
+    row = {**rows.SELF_TRAINING, "feature_classes": things, **options}
+    if (
+        row["feature_weight"]
+        and not {"feature_classes"} & options.keys()
+        and not things
+    ):
+        raise UserError(
+            f'label space "{config.label_space}" has none of {", ".join(rows.THINGS)}: '
+            "give the train ids of its things as feature_classes, or feature_weight=0."
+        )
+    config.method = ConfigDict({"name": method, **row})
 
 
 def choose(table: Mapping[str, Any], argument: str) -> Any:

@@ -292,7 +292,9 @@ def _check_parts(params, discriminator):
 
 def _is_backbone_norm(path) -> bool:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    return "head" not in name and "norm" in name
+    return (
+        "head" not in name and re.search(r"norm|\bbn\d?\b|_bn\d?\b", name) is not None
+    )
 
 
 def _decay(weight_decay, decay_of):

@@ -55,7 +55,8 @@ def panel_picture(images: dict, label_space: LabelSpace, title: str) -> np.ndarr
       images: name -> [B, H, W, 3] float in [0, 1] (a photograph), [B, H, W] integer
         (train ids), [B, H, W] float from 0 on (a heat map from 0 to 1, or to the
         largest value shown if that is above 1; its caption says which) or [B, H, W]
-        bool (a mask, shown over 'target', or over 'mixed' if it is a mixed one).
+        bool (a mask, shown over 'source' or 'mixed' if its name begins so, else over
+        'target').
       label_space: names and colours of the classes.
       title: a line above everything.
 
@@ -69,7 +70,7 @@ def panel_picture(images: dict, label_space: LabelSpace, title: str) -> np.ndarr
         """Its caption and its pictures."""
         values, caption = shown[name], name.replace("_", " ")
         if values.dtype == bool:
-            photos = shown["mixed" if _is_mixed(name) else "target"]
+            photos = shown[_photo_of(name)]
             return caption, [
                 keep(_bytes(photo), mask)
                 for photo, mask in zip(photos, values, strict=True)
@@ -109,6 +110,13 @@ def _legend(space: LabelSpace, shown) -> tuple[list[str], np.ndarray]:
         names.append("ignored")
         colors = np.concatenate([colors, np.zeros((1, 3), colors.dtype)])
     return names, colors
+
+
+def _photo_of(mask: str) -> str:
+    """The photograph that a mask lies over."""
+    if _is_mixed(mask):
+        return "mixed"
+    return "source" if mask.startswith("source") else "target"
 
 
 def _is_label(values: np.ndarray) -> bool:

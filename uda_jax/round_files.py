@@ -1,7 +1,7 @@
 """What a round leaves on disk (see `uda_jax.rounds`), written and read."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 
 from uda_jax.benchmarks import label_space_of, open_dataset
 from uda_jax.data.dataset import Dataset, make_dataset
+from uda_jax.data.sources import SOURCES
 from uda_jax.errors import UserError
+from uda_jax.factories import keywords
 from uda_jax.files import relative, write_atomically
 from uda_jax.ranking import image_paths, label_paths
 from uda_jax.training_data import Division
@@ -27,13 +29,25 @@ def folder_of(workdir: Path, number: int) -> Path:
 
 def facts(folder: Path) -> dict[str, Any]:
     """round.json"""
-    return json.loads((folder / "round.json").read_text("utf-8"))
+    return _read(folder / "round.json", json.loads)
 
 
 def selected(folder: Path) -> list[str]:
     """Names of the images that the round picked."""
-    lines = (folder / SELECTED).read_text("utf-8").splitlines()
-    return [json.loads(line)["name"] for line in lines]
+    return _read(
+        folder / SELECTED,
+        lambda text: [json.loads(line)["name"] for line in text.splitlines()],
+    )
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(path.read_text("utf-8"))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{path}, which says what a round did, is gone or damaged ({error}): "
+            "restore it, or begin in another --workdir."
+        ) from error
 
 
 def write_selected(folder: Path, facts: dict[str, Any], chosen: Sequence[str]) -> None:
@@ -89,10 +103,11 @@ def write_division(
         "labelled": [path for name, path in paths.items() if name in picked],
         "unlabelled": [path for name, path in paths.items() if name not in picked],
     }
-    for name, part in parts.items():
+    if "list_file" in keywords(SOURCES[config.target.reader]):
         root = Path(config.target.root)
-        lines = "".join(f"{relative(path, root)}\n" for path in part)
-        write_atomically(folder / f"{name}.txt", lines)
+        for name, part in parts.items():
+            lines = "".join(f"{relative(path, root)}\n" for path in part)
+            write_atomically(folder / f"{name}.txt", lines)
     space = label_space_of(config)
     about = {"about": {"classes": space.classes, "label_space": space.name}}
     rows = [{"image": relative(path, folder)} for path in parts["unlabelled"]]
@@ -115,10 +130,11 @@ def _picked(folder: Path) -> set[str]:
 def _labelled(config: ConfigDict, folder: Path, pool: Dataset) -> Dataset:
     """All images with labels so far: those of `config.labelled`, then the picked."""
     space, labels = label_space_of(config), folder.parent
-    rows = []
+    rows, sizes_may_differ = [], pool.sizes_may_differ
     if config.labelled:
         given = open_dataset(config.labelled, space, labels=False)
         files = zip(given.names, image_paths(given), label_paths(given), strict=True)
+        sizes_may_differ |= given.sizes_may_differ
         rows += [(f"{_GIVEN}/{n}", image, labels / _GIVEN / x) for n, image, x in files]
     picked = _picked(folder)
     files = zip(pool.names, image_paths(pool), label_paths(pool), strict=True)
@@ -129,7 +145,10 @@ def _labelled(config: ConfigDict, folder: Path, pool: Dataset) -> Dataset:
             "target image now: restore the target's images."
         )
     names, images, files = map(list, zip(*rows, strict=True))
-    return make_dataset(space, "train_ids", labels, names, images, files)
+    return make_dataset(
+        space, "train_ids", labels, names, images, files,
+        sizes_may_differ=sizes_may_differ,
+    )  # fmt: skip
 
 
 def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -14,7 +14,8 @@ A round at step 0 is drawn at random.  Every round leaves in WORKDIR/rounds/<n>:
     selected.png         the same to look at, with what the network says of them
     unlabelled.jsonl     the images that are left
     labelled.jsonl       a manifest of all labelled images so far; written last
-    labelled.txt unlabelled.txt   the target's images of both as lists, for `list_file`
+    labelled.txt unlabelled.txt   the target's images of both as lists, for readers with
+                         `list_file`
 
 and the labels in WORKDIR/rounds/labels/<name>.png.  A round that was stopped goes on
 with what it has picked.  Yan et al., SS-ADA, 2024 (released code).
@@ -34,7 +35,7 @@ from ml_collections import ConfigDict
 from uda_jax import annotation, round_files, selection
 from uda_jax.acquisition import STRATEGIES
 from uda_jax.benchmarks import label_space_of, open_dataset
-from uda_jax.data.dataset import check_one_of
+from uda_jax.data.dataset import Dataset, Files, check_one_of
 from uda_jax.data.images import id_histogram, read_raw_label
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
@@ -98,6 +99,8 @@ def rounds_of(config: ConfigDict) -> list[Round]:
             "continue_from."
         )
     _check_active(config, from_step=steps[0])
+    if steps[-1] == 0:
+        _check_nothing_waits(config)
     return rounds
 
 
@@ -107,8 +110,8 @@ def _check_nothing_waits(config: ConfigDict) -> None:
     if weights in ("iou", "counts") or config.method.get("class_threshold"):
         name = "class_weights" if weights in ("iou", "counts") else "class_threshold"
         raise UserError(
-            f"method.{name}={config.method[name]} is measured at rounds, and the "
-            "config has none: set rounds, or leave it out."
+            f"method.{name}={config.method[name]} is measured at rounds, of which the "
+            "config has none after step 0: set rounds, or leave it out."
         )
 
 
@@ -161,7 +164,8 @@ def division_before(config: ConfigDict, workdir: Path, step: int) -> Division | 
     # Labels that a later round would miss are missed now.
     labels = config.active.labels == "dataset"
     pool = open_dataset(config.target, space, labels=labels)
-    paths, _ = image_paths(pool), label_paths(pool)
+    paths = _files(pool, "target")
+    label_paths(pool)
     total = sum(r.count for r in rounds)
     if total > len(pool):
         raise UserError(
@@ -175,12 +179,26 @@ def division_before(config: ConfigDict, workdir: Path, step: int) -> Division | 
     labelled = open_dataset(config.labelled, space) if config.labelled else None
     if labelled is not None:
         real = lambda files: set(map(os.path.realpath, files))
-        if both := real(image_paths(labelled)) & real(paths):
+        if both := real(_files(labelled, "labelled")) & real(paths):
             raise UserError(
                 f"{len(both)} images are in labelled and in target, such as "
                 f"{min(both)}: name only those without a label as target."
             )
     return Division(labelled, frozenset(pool.names))
+
+
+def _files(dataset: Dataset, row: str) -> tuple[Path, ...]:
+    """The dataset's image files.
+
+    Raises:
+      UserError: they are records.
+    """
+    if not isinstance(dataset.store, Files):
+        raise UserError(
+            f"rounds need image files, and {row} is of records: name the original "
+            "files there; a prepared copy of the target is found by data.prepared."
+        )
+    return image_paths(dataset)
 
 
 def take(
@@ -222,17 +240,17 @@ def take(
             f"{folder}/{round_files.SELECTED} has {min(missing)}, which is no target "
             "image now: restore the target's images."
         )
-    at, labels = {name: i for i, name in enumerate(pool.names)}, folder.parent
+    at, root = {name: i for i, name in enumerate(pool.names)}, folder.parent
     if not (folder / round_files.LABELLED).exists():
         if config.active.labels == "dataset":
             truth = open_dataset(config.target, space)
             for name in wanted:
-                write_atomically(labels / files[name], png(truth.label(at[name])))
+                write_atomically(root / files[name], png(truth.label(at[name])))
         else:
             chosen = pool.select([at[name] for name in wanted])
             predictor = Predictor(forward, space, **without_labels(config.evaluation))
             annotation.ask(folder, chosen, predictor)
-            annotation.collect(folder, chosen, into=labels)
+            annotation.collect(folder, chosen, into=root)
         round_files.write_division(config, folder, now.number, pool, before)
     class_iou = round_files.facts(folder)["class_iou"]
     memory = {"round": jnp.int32(now.number + bool(now.step))}
@@ -242,8 +260,8 @@ def take(
         counts = np.zeros(256, np.int64)
         for past in rounds_of(config)[: now.number + 1]:
             if past.step:  # those of the first, random one do not count, as published
-                names = round_files.selected(labels / str(past.number))
+                names = round_files.selected(root / str(past.number))
                 for name in names:
-                    counts += id_histogram(read_raw_label(labels / files[name]))
+                    counts += id_histogram(read_raw_label(root / files[name]))
         memory["class_counts"] = jnp.float32(counts[: space.num_classes])
     return round_files.division(config, workdir, now.number), memory

@@ -31,7 +31,7 @@ PyTree = Any
 # What may differ when a run goes on: it changes no number of the run.
 FREE_KEYS = (
     *("data.threads", "data.workers", "data.prepared"),
-    *("log_every", "panels_every", "evaluation.batch_size", "next"),
+    *("log_every", "panels_every", "evaluation.batch_size", "evaluate_teacher", "next"),
 )
 # Where a run's weights came from.
 ORIGINS = ("init_from", "init_new_heads", "frozen_from", "continue_from")

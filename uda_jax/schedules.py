@@ -82,29 +82,30 @@ def mmseg_poly(
     power: float = 1.0,
     warmup_steps: int = 1500,
     warmup_ratio: float = 1e-6,
-    min_rate: float = 0.0,
 ) -> optax.Schedule:
     """DAFormer's, of mmcv: the poly rate goes on falling below the warm-up.
 
-    lr(t) = (min_rate + (learning_rate - min_rate) * (1 - t / steps)^power)
+    lr(t) = learning_rate * (1 - t / steps)^power
             * (warmup_ratio + (1 - warmup_ratio) * t / warmup_steps, up to there)
 
-    t counts optimizer steps from 0.  min_rate may lie above learning_rate: the rate of
-    a part with a head_multiplier of 1 then rises, as in the paper's ablation without a
-    warm-up, whose min_rate is 1e-4.
+    t counts optimizer steps from 0.
 
     Raises:
-      UserError: a number below 0, or a ratio above 1.
+      UserError: a number below 0, a ratio above 1, or a warm-up longer than the run.
     """
     given = dict(power=power, warmup_steps=warmup_steps, warmup_ratio=warmup_ratio)
-    for name, value in {**given, "min_rate": min_rate}.items():
+    for name, value in given.items():
         if not value >= 0 or (name == "warmup_ratio" and value > 1):
             above = ", at most 1" if name == "warmup_ratio" else ""
             raise UserError(f"schedule.{name} is {value}: give at least 0{above}.")
+    if warmup_steps > steps:
+        raise UserError(
+            f"schedule.warmup_steps={warmup_steps} is more than the run's steps={steps}"
+            ": lower it, or train longer."
+        )
 
     def schedule(step):
-        left = jax.numpy.clip((steps - step) / steps, 0, 1) ** power
-        rate = min_rate + (learning_rate - min_rate) * left
+        rate = learning_rate * jax.numpy.clip((steps - step) / steps, 0, 1) ** power
         rise = warmup_ratio + (1 - warmup_ratio) * step / max(warmup_steps, 1)
         return jax.numpy.where(step < warmup_steps, rate * rise, rate)
 

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from uda_jax import runs
 from uda_jax.errors import UserError
+from uda_jax.methods import keeps_network
 from uda_jax.weight_sources import full_options
 
 PyTree = Any
@@ -38,8 +39,8 @@ def check_stages(config: ConfigDict) -> None:
     """Looks at the fields that name other runs, without looking at those runs.
 
     Raises:
-      UserError: a name in `next` that is none of a config file, a mix whose labelling
-        network would be random, or a frozen network that would not be used.
+      UserError: a name in `next` that is none of a config file, a frozen
+        network that would be random, or that would not be used.
     """
     _check_frozen(config)
     for name in config.next:
@@ -51,9 +52,9 @@ def check_stages(config: ConfigDict) -> None:
 
 
 def _check_frozen(config: ConfigDict) -> None:
-    mixes, compares = config.method.get("mix"), config.method.get("feature_weight")
+    keeps = keeps_network(config)
     named = f"frozen_from={config.frozen_from}"
-    if config.frozen_from and not mixes and not compares:
+    if config.frozen_from and not keeps:
         raise UserError(
             f'{named} is not used, because method "{config.method.name}" keeps a '
             "frozen network for a mix or a feature_weight alone: set one of these, or "
@@ -65,22 +66,18 @@ def _check_frozen(config: ConfigDict) -> None:
             f"{config.continue_from} goes on with the frozen network that it has: "
             "leave one of them out."
         )
-    if config.frozen_from or config.continue_from:
-        return
-    if compares and not config.init_from:
-        raise UserError(
-            "method.feature_weight keeps the features near those of the network that "
-            "the run starts from, and init_from is empty: name weights there or in "
-            "frozen_from, or set feature_weight=0."
-        )
-    if not mixes:
+    if not keeps or config.frozen_from or config.continue_from:
         return
     if not config.init_from:
+        needs = {
+            "mix": "a trained network that labels the target",
+            "feature_weight": "trained features that the run's own stay near",
+        }[keeps]
         raise UserError(
-            "method.mix needs a trained network that labels the target, and init_from "
-            "and frozen_from are empty: name the run of stage one in init_from."
+            f"method.{keeps} needs {needs}, and init_from and frozen_from are empty: "
+            "name a run or a file in init_from."
         )
-    if config.init_new_heads:
+    if keeps == "mix" and config.init_new_heads:
         raise UserError(
             "init_new_heads=True gives the network of init_from random heads, which "
             "would label the target of method.mix: name a trained network in "

@@ -19,6 +19,7 @@ from uda_jax.evaluate import make_forward
 from uda_jax.evaluate_run import score
 from uda_jax.files import write_atomically
 from uda_jax.labels import LabelSpace
+from uda_jax.methods import keeps_network
 from uda_jax.methods.method import Network
 from uda_jax.metrics import Report
 from uda_jax.models.model import Model
@@ -52,7 +53,7 @@ def header(config: ConfigDict, workdir: Path, state, origin: str, data: str) -> 
     if config.data.streams:
         streams = config.data.streams.items()
         rows["streams"] = "; ".join(f"{k}: {_options(row)}" for k, row in streams)
-    if config.method.get("mix"):
+    if keeps_network(config):
         rows["frozen"] = _frozen(config)
     if config.discriminator:
         kinds = (config.discriminator.optimizer, config.discriminator.schedule)
@@ -75,7 +76,7 @@ def _options(row: Mapping | ConfigDict) -> str:
 
 
 def _frozen(config: ConfigDict) -> str:
-    """Which network labels the target in stage two."""
+    """Which network a method keeps as it is."""
     if config.continue_from:
         return f"the frozen network of {config.continue_from}"
     if config.frozen_from:

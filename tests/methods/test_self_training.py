@@ -11,11 +11,13 @@ from conftest import ROOT
 from test_methods import C, State, forward, start, toy_batch
 
 from uda_jax import augment, convert, mixing
+from uda_jax.benchmark_rows import SELF_TRAINING
 from uda_jax.errors import UserError
 from uda_jax.methods.daformer import daformer
 from uda_jax.methods.ebda import ebda
 from uda_jax.methods.method import Network
 from uda_jax.models import create_model
+from uda_jax.models.model import Prediction
 from uda_jax.optimizers import make_optimizer
 
 sys.path.insert(0, str(ROOT / "tests/models"))
@@ -107,7 +109,7 @@ def change(model, params, gradients):
     """Sum of |change| of the first AdamW step at the published rates, by part."""
     optimizer, _ = make_optimizer(
         {"name": "adamw", "learning_rate": 6e-5, "head_multiplier": 10.0,
-         "weight_decay": 0.01},
+         "decay_of": "all_but_backbone_norms", "weight_decay": 0.01},
         {"name": "constant"}, steps=1, model=model,
     )  # fmt: skip
     params = {"segmentor": params}
@@ -316,3 +318,50 @@ def test_batches_that_cannot_be():
     blind = lambda *a, **k: (forward(*a, **k)[0]._replace(features=()), {})
     with pytest.raises(UserError, match="set feature_weight=0"):
         daformer(blind, C, **OPTIONS).loss(state.params, state, batch, key)
+
+
+def test_the_teacher_takes_the_batchs_statistics_and_drops_nothing():
+    calls = []
+
+    def seen(params, stats, image, *, train, batch_statistics=None, **rest):
+        calls.append((train, batch_statistics, bool(rest.get("rngs"))))
+        return forward(params, stats, image, train=train, **rest)
+
+    method = daformer(seen, C, **OPTIONS)
+    method.loss(toy(method).params, toy(method), toy_batch(), jax.random.key(0))
+    student, reference = (True, None, True), (False, None, False)
+    teacher = (False, True, False)
+    assert calls == [student, reference, teacher, student]
+
+
+@pytest.mark.parametrize("width", [16, 31, 33])
+def test_squares_of_a_size_that_the_stride_does_not_divide(width):
+    """Features of ceil(width / 8) columns, labels of whole squares."""
+
+    def ragged(params, stats, image, *, train, rngs=None, batch_statistics=None):
+        heads = params["heads"]
+        logits = image @ heads[0]["kernel"] + heads[0]["bias"]
+        columns = -(-image.shape[2] // 8)
+        right = 8 * columns - image.shape[2]
+        padded = jnp.pad(logits, ((0, 0), (0, 0), (0, right), (0, 0)))
+        squares = padded.reshape(len(image), 4, 8, columns, 8, C).mean((2, 4))
+        return Prediction(logits, (), (squares,)), stats
+
+    wide = {
+        name: jax.tree.map(lambda x: np.tile(x, (1, 1, 2) + (1,) * (x.ndim - 3)), part)
+        for name, part in toy_batch().items()
+        if name in ("source", "target")
+    }
+    batch = jax.tree.map(lambda x: x[:, :, :width], wide)
+    method = daformer(ragged, C, **OPTIONS)
+    state = toy(method)
+    state.memory["reference"] = other_network(state, 2.0)
+    total, out = method.loss(state.params, state, batch, jax.random.key(0))
+    assert np.isfinite(total) and out.metrics["loss/features"] > 0
+
+
+def test_one_set_of_defaults():
+    own, other = daformer.__kwdefaults__, ebda.__kwdefaults__
+    assert {name: other[name] for name in own} == own
+    for name, value in SELF_TRAINING.items():
+        assert own[name] == value, name

@@ -142,8 +142,7 @@ def _check_classes(path: Path, about: dict, space: LabelSpace) -> None:
         raise UserError(
             f"manifest {path} has labels of label space "
             f'"{about.get("label_space")}" ({len(classes)} classes), and the config\'s '
-            f'is "{space.name}" ({space.num_classes}): make it anew with a network of the '
-            "same classes."
+            f'is "{space.name}" ({space.num_classes}): take labels of the same classes.'
         )
 
 

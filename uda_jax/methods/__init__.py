@@ -23,6 +23,15 @@ METHODS = {
 }
 
 
+def keeps_network(config: ConfigDict) -> str:
+    """The option for which a run's method keeps a network that never changes, or ""."""
+    if config.method.get("mix"):
+        return "mix"  # it labels the target
+    own = METHODS[config.method.name].__kwdefaults__ or {}
+    weight = {**own, **config.method}.get("feature_weight", 0)
+    return "feature_weight" if weight else ""  # features stay near its own
+
+
 def looks_at_target(config: ConfigDict) -> bool:
     """Whether the run's method looks at target images without labels."""
     if config.method.name == "ss_ada":  # with those that there are, or without any

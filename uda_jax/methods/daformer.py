@@ -43,7 +43,8 @@ def daformer(
 
         teacher <- a teacher + (1 - a) student, a = min(1 - 1 / (t + 1), alpha)
 
-    in step t, from 0, before anything else.  Its BatchNorm takes the target batch's
+    in step t, from 0, before anything else (with accumulate_steps = k it follows k
+    times in a step).  Its BatchNorm takes the target batch's
     statistics; nothing of it is dropped.
 
     Args:

@@ -136,13 +136,15 @@ def self_training(
         label = losses.majority_label(
             source["label"], num_classes, stride, feature_min_ratio
         )
-        # Of a size that the stride does not divide the rest has features, but no label.
-        inside = (slice(None), slice(label.shape[1]), slice(label.shape[2]))
-        mask = jnp.ones(label.shape, bool)
+        # Of a size that the stride does not divide one of both has a square more.
+        rows, columns = (min(label.shape[i], ours.shape[i]) for i in (1, 2))
+        mask = jnp.ones((len(label), rows, columns), bool)
         if feature_classes:
-            mask = jnp.isin(label, jnp.array(feature_classes))
+            mask = jnp.isin(label[:, :rows, :columns], jnp.array(feature_classes))
         return losses.feature_distance(
-            ours[inside], jax.lax.stop_gradient(theirs[inside]), mask
+            ours[:, :rows, :columns],
+            jax.lax.stop_gradient(theirs[:, :rows, :columns]),
+            mask,
         ), mask
 
     def loss(params, state, batch, key):
