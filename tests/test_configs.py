@@ -357,9 +357,14 @@ def test_comes_from_its_folders_to_a_batch(case, read):
 
 PROGRAMS = first_of_each(options)
 STEPPED = a_cover(PROGRAMS)
+# In the ordinary suite a step of each method; every value of every option with --all.
+OF_EACH_METHOD = {get_config(case).method.name: case for case in STEPPED}
 
 
-@pytest.mark.parametrize("case", [case for case in PROGRAMS if case not in STEPPED])
+ORDINARY = [case for case in PROGRAMS if case not in OF_EACH_METHOD.values()]
+
+
+@pytest.mark.parametrize("case", ORDINARY)
 def test_its_parts_fit_each_other(case, read):
     assert_fits(small(case), read)
 
@@ -381,7 +386,15 @@ def assert_fits(config, read):
         assert (now.shape, now.dtype) == (before.shape, before.dtype)
 
 
-@pytest.mark.parametrize("case", STEPPED)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        if case in OF_EACH_METHOD.values()
+        else pytest.param(case, marks=pytest.mark.slow)
+        for case in STEPPED
+    ],
+)
 def test_takes_a_step(case, read, compilation_cache):
     config = small(case)
     step, new_state = step_and_state(config)

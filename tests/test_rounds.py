@@ -94,6 +94,7 @@ def test_a_round_leaves_what_its_docstring_says(config, whole):
     assert not (folder / "0/scores.csv").exists()  # the first round looks at nothing
 
 
+@pytest.mark.slow  # the round alone, killed before any write: test_round_taking.py
 def test_stopped_in_a_round_it_selects_once_and_goes_on_exactly(
     config, whole, tmp_path, monkeypatch
 ):

@@ -55,21 +55,6 @@ def test_a_run_with_a_teacher(config, tmp_path, capsys):
     assert parts["params"].keys() == {"segmentor"}
     moments = 2 * count(parts["params"])
     assert moments <= count(parts["opt_state"]) < 1.01 * moments
-    # Stopped after two steps and repeated it is the same run.
-    half = config.copy_and_resolve_references()
-    stop = train.rounds.due
-    with pytest.MonkeyPatch.context() as patch:
-
-        def stopped(config, step):
-            if step == 2:
-                raise KeyboardInterrupt
-            return stop(config, step)
-
-        patch.setattr(train.rounds, "due", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            train.fit(half, tmp_path / "half")
-    train.fit(half, tmp_path / "half")
-    jax.tree.map(np.testing.assert_array_equal, restored(tmp_path / "half"), parts)
 
 
 def test_features_stay_near_those_of_trained_weights(config, tmp_path):

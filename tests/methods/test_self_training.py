@@ -140,6 +140,7 @@ def test_a_step_of_daformer_is_the_originals(golden, model, batch, fixed):
     near(of_bottleneck(out.batch_stats), golden["bn_after2"])
 
 
+@pytest.mark.slow  # the losses of both forms have goldens of their own
 def test_a_step_of_ebda_is_the_originals(golden, model, batch, fixed):
     near = lambda mine, theirs: np.testing.assert_allclose(mine, theirs, rtol=1e-3)
     params, gradients, out = step(model, ebda(model.forward, 19, **FIXTURE), batch)

@@ -27,7 +27,8 @@ def keeps_network(config: ConfigDict) -> str:
     """The option for which a run's method keeps a network that never changes, or ""."""
     if config.method.get("mix"):
         return "mix"  # it labels the target
-    own = METHODS[config.method.name].__kwdefaults__ or {}
+    factory = METHODS.get(config.method.get("name"))  # None is said elsewhere
+    own = getattr(factory, "__kwdefaults__", None) or {}
     weight = {**own, **config.method}.get("feature_weight", 0)
     return "feature_weight" if weight else ""  # features stay near its own
 
