@@ -6,9 +6,9 @@ r"""DAFormer from Cityscapes to ACDC: night, fog, rain and snow.
 Hoyer, Dai, Van Gool, "DAFormer: Improving Network Architectures and Training Strategies
 for Domain-Adaptive Semantic Segmentation", CVPR 2022.  Published: 55.4 mIoU on ACDC's
 test images, by its server, the mean of three seeds of the student after the last step.
-One RTX 2080 Ti with 11 GB trained it in 16 hours (recalled from the paper); here
-`remat` makes it fit, see docs/performance.md.  Nothing of it has been run here, where
-neither the data nor the weights can be had.
+One RTX 2080 Ti with 11 GB trained it in 16 hours (recalled from the paper); `remat` is
+for that.  Nothing of it has been run here, where neither the data nor the weights can
+be had.
 
 The file for the server:
 

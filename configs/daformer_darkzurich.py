@@ -7,8 +7,8 @@ Hoyer, Dai, Van Gool, "DAFormer: Improving Network Architectures and Training St
 for Domain-Adaptive Semantic Segmentation", CVPR 2022.  Published: 53.8 mIoU on Dark
 Zurich's test images, by its server, the mean of three seeds of the student after the
 last step.  One RTX 2080 Ti with 11 GB trained it in 16 hours (recalled from the paper);
-here `remat` makes it fit, see docs/performance.md.  Nothing of it has been run here,
-where neither the data nor the weights can be had.
+`remat` is for that.  Nothing of it has been run here, where neither the data nor the
+weights can be had.
 
 The file for the server:
 

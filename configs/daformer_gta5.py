@@ -6,9 +6,9 @@ r"""DAFormer from GTA5 to Cityscapes: self-training with a Mix Transformer.
 Hoyer, Dai, Van Gool, "DAFormer: Improving Network Architectures and Training Strategies
 for Domain-Adaptive Semantic Segmentation", CVPR 2022.  Published: 68.3 mIoU on
 Cityscapes' validation images, the mean of three seeds of the student after the last
-step.  One RTX 2080 Ti with 11 GB trained it in 16 hours (recalled from the paper); here
-`remat` makes it fit, see docs/performance.md.  Nothing of it has been run here, where
-neither the data nor the weights can be had.
+step.  One RTX 2080 Ti with 11 GB trained it in 16 hours (recalled from the paper);
+`remat` is for that.  Nothing of it has been run here, where neither the data nor the
+weights can be had.
 
 It starts from ImageNet's weights of the encoder, which have NVIDIA's non-commercial
 licence: put mit_b5.pth into data/weights, or give its path: --config.init_from=FILE.
