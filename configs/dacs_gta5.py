@@ -14,24 +14,19 @@ data/weights, or give its path: --config.init_from=FILE.
 
 from ml_collections import ConfigDict
 
-from uda_jax import benchmarks
 from uda_jax.benchmark_rows import DACS
+from uda_jax.daformer_configs import published
 
 
 def get_config() -> ConfigDict:
-    config = benchmarks.base_config("gta5_to_cityscapes_daformer")
+    no_rows = dict(ignore_top=0, ignore_bottom=0)
+    config = published("gta5_to_cityscapes_daformer", **no_rows, **DACS)
     config.init_from = "data/weights/resnet101_v1c-e67eebb6.pth"
-    config.init_new_heads = True
-    config.batch_size = 2
-    config.steps = 40_000
+    config.remat = False
     config.model = ConfigDict(
         dict(name="deeplabv2", backbone="resnet101", form="mmseg", branches=2)
     )
-    benchmarks.daformer_recipe(config, ignore_top=0, ignore_bottom=0, **DACS)
     # A rule for the heads alone: the backbone's BatchNorm decays too.
     config.optimizer.decay_of = "all"
     config.data.sampling = ConfigDict(dict(name="uniform"))
-    config.evaluate_every = 4_000
-    config.panels_every = 4_000
-    config.checkpoint_every = 1_000
     return config

@@ -16,18 +16,8 @@ licence: put mit_b5.pth into data/weights, or give its path: --config.init_from=
 
 from ml_collections import ConfigDict
 
-from uda_jax import benchmarks
+from uda_jax.daformer_configs import published
 
 
 def get_config() -> ConfigDict:
-    config = benchmarks.base_config("synthia_to_cityscapes_daformer")
-    config.init_from = "data/weights/mit_b5.pth"
-    config.init_new_heads = True
-    config.batch_size = 2
-    config.steps = 40_000
-    config.remat = True
-    benchmarks.daformer_recipe(config)
-    config.evaluate_every = 4_000
-    config.panels_every = 4_000
-    config.checkpoint_every = 1_000
-    return config
+    return published("synthia_to_cityscapes_daformer")

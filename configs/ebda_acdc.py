@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
 from uda_jax.benchmark_rows import EBDA_V1, EBDA_V2
+from uda_jax.daformer_configs import published
 
 # Form, images of each domain in a step, steps.
 VARIANTS = {
@@ -39,14 +40,9 @@ VARIANTS = {
 
 def get_config(variant: str = "v2") -> ConfigDict:
     form, batch_size, steps = benchmarks.choose(VARIANTS, variant)
-    config = benchmarks.base_config("cityscapes_to_acdc")
-    config.init_from = "data/weights/mit_b5.pth"
-    config.init_new_heads = True
+    config = published("cityscapes_to_acdc", "ebda", **form)
     config.batch_size = batch_size
     config.steps = steps
-    config.remat = True
-    benchmarks.daformer_recipe(config, "ebda", **form)
     config.evaluate_every = 2_000
     config.panels_every = 2_000
-    config.checkpoint_every = 1_000
     return config

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
 from uda_jax.benchmark_rows import EBDA_V1, EBDA_V2
+from uda_jax.daformer_configs import published
 
 VARIANTS = {
     "v2": ("ebda", EBDA_V2),
@@ -28,14 +29,5 @@ VARIANTS = {
 
 def get_config(variant: str = "v2") -> ConfigDict:
     method, form = benchmarks.choose(VARIANTS, variant)
-    config = benchmarks.base_config("cityscapes_to_foggy_rain")
-    config.init_from = "data/weights/mit_b5.pth"
-    config.init_new_heads = True
-    config.batch_size = 2
-    config.steps = 40_000
-    config.remat = True
-    benchmarks.daformer_recipe(config, method, ignore_top=0, ignore_bottom=0, **form)
-    config.evaluate_every = 4_000
-    config.panels_every = 4_000
-    config.checkpoint_every = 1_000
-    return config
+    no_rows = dict(ignore_top=0, ignore_bottom=0)
+    return published("cityscapes_to_foggy_rain", method, **no_rows, **form)

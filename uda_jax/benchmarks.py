@@ -6,7 +6,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from uda_jax import benchmark_rows as rows
 from uda_jax.benchmark_table import BENCHMARKS, Benchmark, Row
 from uda_jax.data import minicity
 from uda_jax.data.dataset import Dataset
@@ -212,37 +211,6 @@ def draw_minicity(benchmark: str, test: Row) -> None:
     if test["reader"] == "crosscity" and not root.exists():
         print(f"drawing minicity into {root} (once, about a minute) ...", flush=True)
         minicity.write(root)
-
-
-def daformer_recipe(config: ConfigDict, method: str = "daformer", **options) -> None:
-    """Sets what DAFormer, DACS and EBDA are trained with, on a config of `base_config`.
-
-    Optimizer, schedule and the method's row, with the thing classes' train ids; not the
-    sampling, which is the benchmark's.
-
-    Args:
-      config: to change.
-      method: "daformer" or "ebda".
-      **options: of the method, over the published ones.
-
-    Raises:
-      UserError: features are to stay near those of things, and no class is one.
-    """
-    config.optimizer = ConfigDict(rows.ADAMW)
-    config.schedule = ConfigDict(rows.MMSEG_POLY)
-    classes = label_space_of(config).classes
-    things = tuple(i for i, name in enumerate(classes) if name in rows.THINGS)
-    row = {**rows.SELF_TRAINING, "feature_classes": things, **options}
-    if (
-        row["feature_weight"]
-        and not {"feature_classes"} & options.keys()
-        and not things
-    ):
-        raise UserError(
-            f'label space "{config.label_space}" has none of {", ".join(rows.THINGS)}: '
-            "give the train ids of its things as feature_classes, or feature_weight=0."
-        )
-    config.method = ConfigDict({"name": method, **row})
 
 
 def choose(table: Mapping[str, Any], argument: str) -> Any:
