@@ -11,13 +11,16 @@ points have been trained for longer, too.  With --ends every run gives its last 
 alone, so that runs of several budgets make a curve of equally long trainings; as many
 runs for each budget are seeds.  --line draws the score of runs without a share.  The
 table goes between the markers of that name in docs/results.md, the picture is
-docs/<name>.png.
+docs/<name>.png.  The points are kept in docs/results/<name>.json; a NAME alone takes
+its curve, or after --line its line, from there.
 """
 
 import io
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from markers import replace_block
@@ -54,19 +57,28 @@ def curve(workdir: Path) -> tuple[list[float], list[float]]:
     return [100 * n / facts[0]["images"] for n in shares], [100 * x for x in scores]
 
 
+Curve = tuple[list[float], np.ndarray]
+
+
 def read(
-    arguments: list[str], ends: bool = False
-) -> dict[str, tuple[list[float], np.ndarray]]:
+    arguments: list[str],
+    ends: bool = False,
+    kept: Mapping[str, Curve] = MappingProxyType({}),
+) -> dict[str, Curve]:
     """Name -> (shares, scores [run, share]).
 
     Raises:
-      UserError: see `curve`; or runs of one curve whose shares differ, or their number.
+      UserError: see `curve`; or runs of one curve whose shares differ, or their number;
+        or a NAME alone that is not in `kept`.
     """
     curves = {}
     if len(arguments) > len(_COLORS):
         raise UserError(f"{len(arguments)} curves: draw up to {len(_COLORS)} at once.")
     for argument in arguments:
-        name, folders = argument.split("=", 1)
+        name, given, folders = argument.partition("=")
+        if not given:
+            curves[name] = _kept(kept, name)
+            continue
         found = [curve(Path(folder)) for folder in folders.split(",")]
         if ends:
             by_share = {}
@@ -81,6 +93,49 @@ def read(
             raise UserError(f'the runs of "{name}" have not the same rounds.')
         curves[name] = found[0][0], np.array([scores for _, scores in found])
     return curves
+
+
+def read_lines(
+    arguments: list[str], kept: Mapping[str, Curve] = MappingProxyType({})
+) -> dict[str, np.ndarray]:
+    """Name -> scores of runs without a share.
+
+    Raises:
+      UserError: a run without a report, or a NAME alone that is not in `kept`.
+    """
+    lines = {}
+    for argument in arguments:
+        name, given, folders = argument.partition("=")
+        if given:
+            paths = [Path(folder) / "report.json" for folder in folders.split(",")]
+            lines[name] = np.array([100 * Report.load(path).miou for path in paths])
+        else:
+            lines[name] = _kept(kept, name)[1][:, 0]
+    return lines
+
+
+def _kept(kept: Mapping[str, Curve], name: str) -> Curve:
+    if name not in kept:
+        raise UserError(f'nothing was kept of "{name}": give its runs, "{name}=...".')
+    return kept[name]
+
+
+def kept_curves(path: Path) -> dict[str, Curve]:
+    """What `keep` wrote, a line as a curve of one point; nothing if it never did."""
+    if not path.exists():
+        return {}
+    rows = json.loads(path.read_text())
+    return {k: (row["shares"], np.array(row["scores"])) for k, row in rows.items()}
+
+
+def keep(path: Path, curves: dict[str, Curve], lines: dict[str, np.ndarray]) -> None:
+    """Writes them for `kept`, a line for each."""
+    all_of_them = {**curves, **{k: ([], v[:, None]) for k, v in lines.items()}}
+    rows = [
+        f"{json.dumps(name)}: {json.dumps({'shares': shares, 'scores': v.tolist()})}"
+        for name, (shares, v) in all_of_them.items()
+    ]
+    write_atomically(path, "{" + ",\n".join(rows) + "}\n")
 
 
 def table(curves: dict, lines: dict[str, np.ndarray]) -> str:
@@ -129,20 +184,18 @@ def main(arguments: list[str]) -> None:
     arguments = [word for word in arguments if word != "--ends"]
     split = arguments.index("--line") if "--line" in arguments else len(arguments)
     name, *rows = arguments[:split] or [""]
-    if not rows or not all("=" in x for x in rows + arguments[split + 1 :]):
+    if not rows:
         sys.exit(__doc__)
+    record = DOCS / "results" / f"{name}.json"
     try:
-        curves = read(rows, ends)
-        lines = {
-            label: 100 * np.array(
-                [Report.load(Path(f) / "report.json").miou for f in folders.split(",")]
-            )
-            for label, folders in (x.split("=", 1) for x in arguments[split + 1 :])
-        }  # fmt: skip
+        kept = kept_curves(record)
+        curves = read(rows, ends, kept)
+        lines = read_lines(arguments[split + 1 :], kept)
     except UserError as error:
         sys.exit(f"uda_jax: {error}")
     write_atomically(DOCS / f"{name}.png", picture(curves, lines))
     replace_block(DOCS / "results.md", name, table(curves, lines))
+    keep(record, curves, lines)
 
 
 if __name__ == "__main__":

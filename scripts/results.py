@@ -9,6 +9,9 @@ standard error of its mean (s.e.: standard deviation / root of n).  Rows of sing
 get a bootstrap interval over the test images, and the paired interval of their gain.
 Runs that were not scored alike, or whose seeds do not pair, are refused.
 
+What a row was made of is kept in docs/results/<block>.json, without the counts of each
+image; a NAME alone takes its row from there, so that a table grows without old runs.
+
 With --rarest-third two more columns show the mean IoU
 of the rarest third of the classes and its gain; a line below says which they are.
 With --report=FILE it is of that file in each workdir instead of report.json, such as
@@ -19,66 +22,110 @@ the same for all rows.
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from markers import replace_block
 
 from uda_jax.errors import UserError
+from uda_jax.files import write_atomically
 from uda_jax.metrics import Report
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
 
 
 def read_rows(
-    arguments: list[str], report: str = "report.json"
+    arguments: list[str],
+    report: str = "report.json",
+    kept: Mapping[str, list[Report]] = MappingProxyType({}),
 ) -> dict[str, list[Report]]:
     """The reports of NAME=WORKDIR[,WORKDIR...], by name.
 
     Args:
-      arguments: the rows.
+      arguments: the rows; a NAME alone is a row of `kept`.
       report: which file of a workdir; of report.json all are of the same images, of
         another those of one seed.
+      kept: rows of an earlier table.
+
+    Returns:
+      Name -> reports, a run's seed in its provenance.
 
     Raises:
       UserError: a name twice, a report that is missing or was made otherwise than the
         first, more runs than the first row has, or other seeds in another order.
     """
     rows: dict[str, list[Report]] = {}
-    baseline: list[Path] = []
+    origins: dict[str, list[str]] = {}
     for argument in arguments:
-        name, folders = argument.split("=", 1)
+        name, given, folders = argument.partition("=")
         if name in rows:
             raise UserError(f'"{name}" names two rows: give each its own name.')
-        workdirs = [Path(folder) for folder in folders.split(",")]
-        baseline = baseline or workdirs
-        rows[name] = [Report.load(workdir / report) for workdir in workdirs]
-        if len(workdirs) > len(baseline):
+        if not given and name not in kept:
             raise UserError(
-                f'"{name}" has {len(workdirs)} runs and the first row {len(baseline)}: '
+                f'no row "{name}" was kept: give its runs, "{name}=WORKDIR,...".'
+            )
+        origins[name] = folders.split(",") if given else [f'"{name}"'] * len(kept[name])
+        rows[name] = kept[name] if not given else [
+            _load(Path(folder), report) for folder in origins[name]
+        ]  # fmt: skip
+        first, before = next(iter(rows.values())), next(iter(origins.values()))
+        if len(rows[name]) > len(first):
+            raise UserError(
+                f'"{name}" has {len(rows[name])} runs and the first row {len(first)}: '
                 "a gain needs a run of the first row for each."
             )
-        first = next(iter(rows.values()))
-        for i, (workdir, other) in enumerate(zip(workdirs, baseline, strict=False)):
+        for i, (origin, run) in enumerate(zip(origins[name], rows[name], strict=True)):
             k = 0 if report == "report.json" else i
-            if difference := first[k].unlike(rows[name][i]):
+            if difference := first[k].unlike(run):
                 raise UserError(
-                    f"{workdir} {difference}, unlike {baseline[k]}: evaluate both in "
+                    f"{origin} {difference}, unlike {before[k]}: evaluate both in "
                     "one way, or make two tables."
                 )
-            seeds = _seed(workdir), _seed(other)
+            seeds = run.provenance["seed"], first[i].provenance["seed"]
             if None not in seeds and seeds[0] != seeds[1]:
                 raise UserError(
-                    f"{workdir} (seed {seeds[0]}) stands where the first row has "
-                    f"{other} (seed {seeds[1]}): give each row's seeds in one order."
+                    f"{origin} (seed {seeds[0]}) stands where the first row has "
+                    f"{before[i]} (seed {seeds[1]}): give each row's seeds in one "
+                    "order."
                 )
     return rows
 
 
-def _seed(workdir: Path) -> int | None:
-    """That of a run; None for an ensemble, which has no config."""
-    path = workdir / "config.json"
-    return json.loads(path.read_text())["seed"] if path.exists() else None
+def _load(workdir: Path, report: str) -> Report:
+    """A run's report, with its seed; None for an ensemble, which has no config."""
+    found, config = Report.load(workdir / report), workdir / "config.json"
+    seed = json.loads(config.read_text())["seed"] if config.exists() else None
+    return _with(found, {**found.provenance, "seed": seed})
+
+
+def _with(report: Report, provenance: dict) -> Report:
+    return dataclasses.replace(report, provenance=provenance)
+
+
+def keep(path: Path, rows: Mapping[str, list[Report]]) -> None:
+    """Writes rows for `kept`: seeds, protocol and counts, a line for each run."""
+    # The rest of a provenance is about folders that will be gone.
+    lasting = lambda run: {k: run.provenance.get(k) for k in ("seed", "protocol")}
+    lines = [
+        f"{json.dumps(name)}: [\n"
+        + ",\n".join(
+            json.dumps(_with(run, lasting(run)).counts(), separators=(",", ":"))
+            for run in runs
+        )
+        + "]"
+        for name, runs in rows.items()
+    ]
+    write_atomically(path, "{" + ",\n".join(lines) + "}\n")
+
+
+def kept_rows(path: Path) -> dict[str, list[Report]]:
+    """What `keep` wrote; nothing where it never did."""
+    if not path.exists():
+        return {}
+    rows = json.loads(path.read_text())
+    return {name: list(map(Report.from_json, runs)) for name, runs in rows.items()}
 
 
 def table(rows: dict[str, list[Report]], *, rarest_third: bool = False) -> str:
@@ -174,14 +221,16 @@ def main(arguments: list[str]) -> None:
     marker, *rows = [x for x in arguments if not x.startswith("--")] or [""]
     reports = [x.split("=", 1)[1] for x in options if x.startswith("--report=")]
     known = len(reports) + options.count("--rarest-third")
-    if not rows or not all("=" in row for row in rows) or known < len(options):
+    if not rows or known < len(options):
         sys.exit(__doc__)
+    record = DOCUMENT.with_suffix("") / f"{marker}.json"
     try:
-        found = read_rows(rows, *reports[:1])
+        found = read_rows(rows, *reports[:1] or ["report.json"], kept_rows(record))
         text = table(found, rarest_third="--rarest-third" in options)
     except UserError as error:
         sys.exit(f"uda_jax: {error}")
     replace_block(DOCUMENT, marker, text)
+    keep(record, found)
 
 
 if __name__ == "__main__":

@@ -63,3 +63,19 @@ def test_runs_that_do_not_go_together(tmp_path):
     Report(np.eye(2, dtype=int), ("a", "b"), (0, 1), 1).save(tmp_path / "report.json")
     with pytest.raises(UserError, match="has no rounds"):
         acquisition_curves.read([f"x={tmp_path}"])
+
+
+def test_kept_curves_and_lines_come_back(tmp_path):
+    runs = [write_run(tmp_path / f"{i}", (0.2, 0.3), 5) for i in range(2)]
+    curves = acquisition_curves.read([f"random={runs[0]}"])
+    lines = acquisition_curves.read_lines([f"all={','.join(runs)}"])
+    path = tmp_path / "kept.json"
+    acquisition_curves.keep(path, curves, lines)
+    kept = acquisition_curves.kept_curves(path)
+    again = acquisition_curves.read(["random", f"new={runs[1]}"], kept=kept)
+    line = acquisition_curves.read_lines(["all"], kept)
+    assert acquisition_curves.table(again, line) == acquisition_curves.table(
+        {**curves, "new": curves["random"]}, lines
+    )
+    with pytest.raises(UserError, match='nothing was kept of "other"'):
+        acquisition_curves.read(["other"], kept=kept)

@@ -157,3 +157,23 @@ def test_the_command_writes_between_the_markers(tmp_path, monkeypatch):
     assert text.endswith("rider (2 %).\n<!-- /rare -->\ny\n")
     with pytest.raises(SystemExit):
         results.main(["--rarest-third", "rare"])
+
+
+def test_a_kept_row_is_the_row_of_its_runs(runs, tmp_path):
+    before, after = runs
+    rows = results.read_rows([f"before={','.join(before)}", f"b={','.join(after)}"])
+    path = tmp_path / "kept.json"
+    results.keep(path, rows)
+    again = results.read_rows(
+        [f"before={','.join(before)}", "b"], kept=results.kept_rows(path)
+    )
+    assert results.table(again) == results.table(rows)
+    # Of one scored otherwise, or of other seeds, no gain is made here either.
+    other = [write_run(tmp_path / f"c{i}", 2 - i, 5) for i in range(3)]
+    for first, words in ((other, '"b".*seed 0'), ([other[0]], "the first row 1")):
+        with pytest.raises(UserError, match=words):
+            results.read_rows(
+                [f"a={','.join(first)}", "b"], kept=results.kept_rows(path)
+            )
+    with pytest.raises(UserError, match='no row "c" was kept'):
+        results.read_rows([f"before={before[0]}", "c"], kept=rows)

@@ -81,6 +81,11 @@ def equalize(image: jax.Array) -> jax.Array:
 # --- operations in HSV, and kornia 0.5.8's, used by DAFormer --------------------------
 
 
+def _wrap(sector: jax.Array) -> jax.Array:
+    """Its remainder in turns of 6, up to rounding; jnp.mod is slow on a CPU."""
+    return sector - 6 * jnp.floor(sector / 6)
+
+
 def to_hsv(image: jax.Array) -> jax.Array:
     """Hue in turns [0, 1), saturation [0, 1], value 0..255: [H, W, 3].
 
@@ -93,7 +98,7 @@ def to_hsv(image: jax.Array) -> jax.Array:
     safe = jnp.where(spread > 0, spread, 1)
     sector = jnp.where(
         red == value,
-        jnp.mod((green - blue) / safe, 6),
+        _wrap((green - blue) / safe),
         jnp.where(green == value, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     return jnp.stack([sector / 6, spread / (value + _EPSILON), value], -1)
@@ -106,7 +111,7 @@ def from_hsv(hsv: jax.Array) -> jax.Array:
     for red, green, blue.
     """
     h, s, v = hsv[..., :1], hsv[..., 1:2], hsv[..., 2:]
-    k = jnp.mod(jnp.array([5.0, 3.0, 1.0]) + 6 * h, 6)
+    k = _wrap(jnp.array([5.0, 3.0, 1.0]) + 6 * h)
     return v - v * s * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
 

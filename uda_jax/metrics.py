@@ -141,6 +141,12 @@ class Report:
             "mean_accuracy": number(self.mean_accuracy),
             "iou_per_class": {k: number(v) for k, v in self.iou_per_class.items()},
             "absent_classes": list(self.absent),
+            **self.counts(),
+        }
+
+    def counts(self) -> dict[str, Any]:
+        """What the scores of `to_json` follow from, as JSON values."""
+        return {
             "num_images": self.num_images,
             "provenance": dict(self.provenance),
             "class_names": list(self.class_names),
@@ -151,7 +157,7 @@ class Report:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Report":
-        """The inverse of `to_json`, without the counts per image."""
+        """The inverse of `to_json` and `counts`, without the counts per image."""
         return cls(
             confusion=np.asarray(values["confusion"], np.int64),
             class_names=tuple(values["class_names"]),

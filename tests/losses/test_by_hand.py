@@ -7,6 +7,7 @@ import pytest
 
 from uda_jax import losses
 from uda_jax.errors import UserError
+from uda_jax.losses.pixels import kth_smallest
 
 
 def test_cross_entropy_by_hand():
@@ -35,6 +36,16 @@ def test_top_ratio_keeps_the_largest_of_the_masked():
     np.testing.assert_allclose(losses.confident_mean(values, mask, 0.5), 6)
     np.testing.assert_allclose(losses.confident_mean(values, mask), 4)
     assert losses.confident_mean(values, mask, 0.2) == 0  # floor(4 * 0.2) = 0 pixels
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 30, 59, 60])
+def test_kth_smallest_is_that_of_a_sort(k):
+    values = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
+    values[0] = np.array([0, 0, -0.0, 1e-40, -1e-40, 3e38, -3e38, np.inf, -np.inf, 1])
+    values[1:3] = values[3]
+    assert kth_smallest(jnp.array(values), k) == np.sort(values, None)[k - 1]
+    gradient = jax.grad(lambda x: kth_smallest(x, k))(jnp.array(values))
+    assert not np.any(gradient)
 
 
 def test_ohem_needs_fewer_pixels_than_there_are():

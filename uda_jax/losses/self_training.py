@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from uda_jax.labels import IGNORE
-from uda_jax.losses.pixels import masked_mean
+from uda_jax.losses.pixels import kth_smallest, masked_mean
 
 
 def feature_distance(
@@ -94,5 +94,4 @@ def entropy_quantile(logits: jax.Array, quantile: float) -> jax.Array:
       float32 scalar, without a gradient.
     """
     entropy = pixel_entropy(jax.lax.stop_gradient(logits))
-    place = max(int(quantile * entropy.size), 1)
-    return jnp.sort(entropy, axis=None)[place - 1]
+    return kth_smallest(entropy, max(int(quantile * entropy.size), 1))

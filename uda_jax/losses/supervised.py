@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from uda_jax.losses.pixels import masked_mean
+from uda_jax.losses.pixels import kth_smallest, masked_mean
 
 
 def _pixel_cross_entropy(
@@ -128,7 +128,7 @@ def prob_ohem_cross_entropy(
     if min_kept:
         # The loss of an ignored pixel is 0, so that its probability is 1.
         probability = jax.lax.stop_gradient(jnp.exp(-loss))
-        kappa = jnp.sort(probability, axis=None)[min(label.size, min_kept) - 1]
+        kappa = kth_smallest(probability, min(label.size, min_kept))
         hard = probability <= jnp.maximum(kappa, jnp.float32(threshold))
         kept = valid & (hard | (min_kept > jnp.sum(valid)))
     weights = 1.0
