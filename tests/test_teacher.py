@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 from uda_jax import train
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.errors import UserError
+from uda_jax.evaluate_run import evaluate_run
 from uda_jax.metrics import Report
+from uda_jax.runs import load_run
 from uda_jax.writers import read_history
 
 EBDA = dict(
@@ -51,6 +53,10 @@ def test_a_run_with_a_teacher(config, tmp_path, capsys):
     assert [r["step"] for r in rows] == [2, 4]
     assert rows[-1]["eval/teacher_miou"] == pytest.approx(teacher.miou)
     parts = restored(tmp_path / "run")
+    loaded = load_run(tmp_path / "run", "teacher")
+    assert loaded.step == 4
+    again = evaluate_run(config, tmp_path / "run", "teacher")
+    assert (again.confusion == teacher.confusion).all()
     # Adam's two moments of the student, counters and flags: nothing of the others.
     assert parts["params"].keys() == {"segmentor"}
     moments = 2 * count(parts["params"])

@@ -223,6 +223,11 @@ def test_evaluates_a_finished_run_again(config, whole_run, capsys):
         evaluate_run(changed, whole_run, "latest")
 
 
+def test_a_run_without_a_teacher_says_so(whole_run):
+    with pytest.raises(UserError, match="has no teacher: use latest or best"):
+        load_run(whole_run, "teacher")
+
+
 def test_evaluates_on_the_sources_validation_images(config, whole_run, capsys):
     report = evaluate_run(config, whole_run, "latest", "validation")
     path = whole_run / "evaluate_latest_validation.json"

@@ -13,9 +13,9 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from uda_jax.errors import UserError
+from uda_jax.program import CHECKPOINTS
 
 PyTree = Any
-KINDS = ("latest", "best")
 
 
 def has_checkpoint(directory: Path) -> bool:
@@ -71,10 +71,12 @@ class Checkpoints:
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
     def find(self, kind: str) -> int | None:
-        """Step of the 'latest' or the 'best' checkpoint; None if there is none."""
-        if kind not in KINDS:
-            raise UserError(f'checkpoint "{kind}" is unknown: use latest or best.')
-        if kind == "latest":
+        """Step of that checkpoint, one of `CHECKPOINTS`; None if there is none."""
+        if kind not in CHECKPOINTS:
+            raise UserError(
+                f'checkpoint "{kind}" is unknown: use {", ".join(CHECKPOINTS)}.'
+            )
+        if kind != "best":
             return max(self.steps(), default=None)
         scored = [c for c in self._checkpointer.checkpoints if c.metrics]
         best = max(scored, key=lambda c: (c.metrics["miou"], -c.step), default=None)

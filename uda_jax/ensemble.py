@@ -25,12 +25,12 @@ from ml_collections import ConfigDict
 
 from uda_jax import runs
 from uda_jax.benchmarks import evaluated_classes
-from uda_jax.checkpoints import KINDS
 from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
 from uda_jax.evaluate_run import images_of, score
 from uda_jax.metrics import Report
 from uda_jax.predict import Predictor, without_labels
+from uda_jax.program import CHECKPOINTS
 from uda_jax.report import write_report
 from uda_jax.summary import compare
 
@@ -63,7 +63,7 @@ def load_members(
     Args:
       workdirs: folders of two or more runs.
       weights: one for each, which sum to 1; equal ones by default.
-      checkpoint: "latest" or "best", of each run.
+      checkpoint: "latest", "best" or "teacher", of each run.
       on: "test" or "validation", if the ensemble is to be scored there.
 
     Raises:
@@ -272,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", required=True, help="folder for the report")
     parser.add_argument(
-        "--checkpoint", choices=KINDS, default="latest", help="of each run"
+        "--checkpoint", choices=CHECKPOINTS, default="latest", help="of each run"
     )
     parser.add_argument(
         "--on", choices=("test", "validation"), default="test", help="which images"

@@ -22,7 +22,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 _CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "latest", ["latest", "best"], "Which weights --mode=evaluate takes."
+    "checkpoint", "latest", program.CHECKPOINTS, "Which weights --mode=evaluate takes."
 )
 _ON = flags.DEFINE_enum(
     "on", "test", ["test", "validation"], "Which images --mode=evaluate scores."

@@ -31,6 +31,7 @@ from uda_jax.files import write_atomically
 from uda_jax.inference import inference_options, pair, probabilities
 from uda_jax.labels import LabelSpace, get_label_space
 from uda_jax.photos import find_photos, read_photo
+from uda_jax.program import CHECKPOINTS
 from uda_jax.visualize import colorize, heat, overlay, png
 
 
@@ -151,7 +152,7 @@ class Predictor:
 
         Args:
           workdir: folder of a run.
-          checkpoint: "latest" or "best".
+          checkpoint: "latest", "best", or "teacher": its mean teacher.
           **options: replace those of the run's evaluation; see `Predictor`.
 
         Raises:
@@ -273,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, help="folder for the results")
     parser.add_argument(
         "--checkpoint",
-        choices=("latest", "best"),
+        choices=CHECKPOINTS,
         help="which weights of --workdir (default: latest)",
     )
     parser.add_argument(

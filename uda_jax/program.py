@@ -1,4 +1,4 @@
-"""How every command of the library starts and ends."""
+"""How every command of the library starts and ends, and what several take."""
 
 import ctypes
 import os
@@ -13,6 +13,9 @@ from pathlib import Path
 from uda_jax.errors import UserError
 
 DEBUG_FLAG = "--debug"
+# Of --checkpoint: the last step's, the best one of those that were evaluated, and the
+# mean teacher of the last step.
+CHECKPOINTS = ("latest", "best", "teacher")
 
 
 def run(main: Callable[[], None]) -> None:

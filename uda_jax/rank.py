@@ -30,6 +30,7 @@ from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
 from uda_jax.label_files import label_images, read_progress, surest_of_classes
 from uda_jax.predict import without_labels
+from uda_jax.program import CHECKPOINTS
 from uda_jax.ranking_pictures import write_pictures
 
 
@@ -214,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", required=True, help="folder for the results")
     parser.add_argument(
-        "--checkpoint", choices=("latest", "best"), help="of --workdir (latest)"
+        "--checkpoint", choices=CHECKPOINTS, help="of --workdir (latest)"
     )
     parser.add_argument(
         "--normalize", action="store_true", help="images with rare classes are easier"

@@ -23,6 +23,7 @@ from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.inference import inference_options, pair
 from uda_jax.labels import LabelSpace
+from uda_jax.methods.method import Network
 from uda_jax.models import create_model
 from uda_jax.models.model import Model
 
@@ -252,22 +253,27 @@ def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
     Args:
       workdir: what `--workdir` was.
       checkpoint: 'latest', or 'best' by the mIoU on the run's own test images; of a run
-        that continues another, among its own steps.
+        that continues another, among its own steps; 'teacher': the mean teacher of the
+        latest.
 
     Raises:
-      UserError: no run there, or no such checkpoint yet.
+      UserError: no run there, no such checkpoint yet, or a method without a teacher.
     """
     workdir = Path(workdir)
     config = read_config(workdir)
     model = make_model(config)
+    names = ("params", "batch_stats", "memory")
     with open_checkpoints(workdir) as checkpoints:
         step = _find(checkpoints, workdir, checkpoint)
-        parts = checkpoints.restore_parts(step, ("params", "batch_stats"))
+        parts = checkpoints.restore_parts(step, names[: 2 + (checkpoint == "teacher")])
+    network = Network(parts["params"]["segmentor"], parts["batch_stats"])
+    if checkpoint == "teacher":
+        network = _teacher(parts["memory"], config)
     return Run(
         config=config,
         model=model,
-        params=parts["params"]["segmentor"],
-        batch_stats=parts["batch_stats"],
+        params=network.params,
+        batch_stats=network.batch_stats,
         discriminators=parts["params"].get("discriminator", {}),
         label_space=label_space_of(config),
         step=step,
@@ -278,6 +284,14 @@ def check_checkpoint(workdir: str | Path, checkpoint: str) -> None:
     """Raises what `load_run` raises where the run has no such checkpoint."""
     with open_checkpoints(Path(workdir)) as checkpoints:
         _find(checkpoints, workdir, checkpoint)
+
+
+def _teacher(memory: PyTree, config: ConfigDict) -> Network:
+    if "teacher" not in (memory or {}):
+        raise UserError(
+            f'method "{config.method.name}" has no teacher: use latest or best.'
+        )
+    return Network(**memory["teacher"])
 
 
 def _find(checkpoints: Checkpoints, workdir: str | Path, kind: str) -> int:

@@ -26,7 +26,6 @@ import numpy as np
 
 from uda_jax import runs
 from uda_jax.benchmarks import label_space_of, open_dataset
-from uda_jax.checkpoints import KINDS
 from uda_jax.data.dataset import check_one_of, size_text
 from uda_jax.data.images import read_image
 from uda_jax.data.listing import images_in
@@ -35,6 +34,7 @@ from uda_jax.evaluate import make_forward
 from uda_jax.files import write_atomically, writing_atomically
 from uda_jax.labels import LabelSpace, lookup
 from uda_jax.predict import Predictor, without_labels
+from uda_jax.program import CHECKPOINTS
 from uda_jax.progress import progress
 from uda_jax.rank import digest
 from uda_jax.submission_check import (
@@ -68,7 +68,7 @@ def write(
       server: key of `SERVERS`; "" for the reader of the run's target or, where that is
         none of them (IntraDA's is a manifest), of its test images.
       split: "test", or "val" for a rehearsal.
-      checkpoint: "latest" or "best".
+      checkpoint: "latest", "best" or "teacher".
       images: see `split_images`; "" for the root in the run's config.
 
     Returns:
@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--output", help="folder for the predictions of --workdir")
     add("--server", choices=SERVERS, default="", help="(the run's target)")
     add("--split", choices=SPLITS, default="test", help="val for a rehearsal (test)")
-    add("--checkpoint", choices=KINDS, help="of --workdir (latest)")
+    add("--checkpoint", choices=CHECKPOINTS, help="of --workdir (latest)")
     add("--images", default="", help="folder of the data set, or of the split's images")
     add("--debug", action="store_true", help="show tracebacks of mistakes")
     arguments = parser.parse_args(argv)
