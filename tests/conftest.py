@@ -101,6 +101,11 @@ STREAMS = {"paste": {"name": "long_tail"}}
 # With all that is kept from step to step.  13 classes, random weights: a threshold of
 # 0.1 lets some pixels take part.
 STAGE_TWO = {**TUFL, "threshold": 0.1, "source_color_strength": 0.0, "mix": MIX}
+# A mean teacher, a frozen network and a level that follows the batches.
+BALANCED = {
+    **{"name": "ebda", "balance": "quantile", "entropy": 0.1},
+    **{"feature_weight": 0.005, "ignore_top": 0, "ignore_bottom": 0, "colors": "none"},
+}
 # The network with BatchNorm that compiles fastest: one block in a stage, two in one.
 # A config file that write_config makes knows it too.
 resnet.BLOCKS["five_blocks"] = (1, 1, 1, 2)

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import (
+    BALANCED,
     STAGE_TWO,
     STREAMS,
     devices,
@@ -46,10 +47,14 @@ def numbers(workdir):
 
 
 def assert_close(workdir, other):
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-    jax.tree.map(close, numbers(workdir), numbers(other))
+    assert_all_close(workdir, other)
     moved = numbers(other)["memory"]["thresholds"]
     assert (moved != np.float32(0.1)).any()  # the target took part
+
+
+def assert_all_close(workdir, other):
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, numbers(workdir), numbers(other))
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,21 @@ def test_two_processes_equal_one(config, one_device, tmp_path):
     assert len(rows) == STEPS + 1
     assert (tmp_path / "run/report.html").exists()
     assert_close(tmp_path / "run", one_device)
+
+
+@pytest.mark.slow  # as above, with a teacher and a quantile of the global batch
+def test_self_training_on_eight_devices_equals_one(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.data.streams = ConfigDict()
+    # No pixel is near that confidence: it would be a discontinuity.
+    config.method = ConfigDict({**BALANCED, "threshold": 0.0})
+    file = write_config(tmp_path / "config.py", config)
+    process = start(file, tmp_path / "eight", env=devices(8))
+    train.fit(config, tmp_path / "one")
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert_all_close(tmp_path / "eight", tmp_path / "one")
+    assert numbers(tmp_path / "one")["memory"]["further"]["level"] > 0.1
 
 
 def test_a_batch_that_cannot_be_divided(config, tmp_path):

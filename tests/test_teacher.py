@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import write_network
+from conftest import BALANCED, write_network
 from ml_collections import ConfigDict
 
 from uda_jax import train
@@ -14,15 +14,10 @@ from uda_jax.metrics import Report
 from uda_jax.runs import load_run
 from uda_jax.writers import read_history
 
-EBDA = dict(
-    name="ebda", balance="quantile", entropy=0.1,
-    feature_weight=0.005, ignore_top=0, ignore_bottom=0, colors="none",
-)  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def config(tiny, tmp_path_factory):
-    config = tiny(EBDA, steps=4, checkpoint_every=2)
+    config = tiny(BALANCED, steps=4, checkpoint_every=2)
     config.optimizer = ConfigDict(
         dict(name="adamw", learning_rate=1e-3, weight_decay=0.01, head_multiplier=10.0)
     )

@@ -6,6 +6,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import ROOT
 from test_methods import C, State, forward, start, toy_batch
@@ -19,6 +20,7 @@ from uda_jax.methods.method import Network
 from uda_jax.models import create_model
 from uda_jax.models.model import Prediction
 from uda_jax.optimizers import make_optimizer
+from uda_jax.train import TrainState, make_train_step
 
 sys.path.insert(0, str(ROOT / "tests/models"))
 from published_mit import daformer_shapes, image, tensors
@@ -214,6 +216,27 @@ def test_the_teacher_follows_the_student_and_gets_no_gradient(step):
         np.testing.assert_array_equal,
         out.memory["reference"].params,
         networks["reference"].params,
+    )
+
+
+def test_with_accumulated_gradients_the_teacher_follows_in_every_part():
+    method = daformer(forward, C, **OPTIONS)
+    state = toy(method)
+    teacher, optimizer = other_network(state, 5.0), optax.sgd(0.1)
+    state = TrainState(
+        step=jnp.int32(1), params=state.params, batch_stats=state.batch_stats,
+        opt_state=optimizer.init(state.params),
+        memory={**state.memory, "teacher": teacher}, key=jax.random.key(0),
+    )  # fmt: skip
+    state = jax.tree.map(jnp.copy, state)  # a step takes each array once
+    before = jax.tree.map(np.array, state.params["segmentor"])
+    step = make_train_step(method, optimizer, accumulate_steps=2)
+    state, _ = step(state, toy_batch())
+    # a = 1/2 in step 1: 5 times it, then (5 + 1) / 2 = 3, then (3 + 1) / 2 = 2 times.
+    jax.tree.map(
+        lambda now, student: np.testing.assert_allclose(now, 2 * student, rtol=1e-6),
+        state.memory["teacher"].params,
+        before,
     )
 
 
