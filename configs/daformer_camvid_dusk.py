@@ -4,11 +4,11 @@ r"""DAFormer, DACS and EBDA on real photographs: CamVid, day to dusk.
         --workdir runs/daformer_camvid_dusk
 
 It starts from the supervised network of configs/source_only_camvid.py:daformer, MiT-B0
-of half width from random weights, and what its features stay near is that network, as
-on minicity (configs/daformer_minicity.py).  `:dacs`, `:ebda_v1` and `:ebda_v2` are the
-other methods, `:source` only goes on with the source.  The 62 dusk images that it
-adapts to are opened without their labels; the 62 test images are of the same drive.
-Nothing has been measured yet.
+with a decoder of 64 channels from random weights, and what its features stay near is
+that network, as on minicity (configs/daformer_minicity.py).  `:dacs`, `:ebda_v1` and
+`:ebda_v2` are the other methods, `:source` only goes on with the source.  The 62 dusk
+images that it adapts to are opened without their labels; the 62 test images are of the
+same drive.  Nothing has been measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -4,11 +4,12 @@ r"""DAFormer, DACS and EBDA on minicity, with a small Mix Transformer.
         --workdir runs/daformer_minicity
 
 It starts from the supervised network of configs/source_only_minicity.py:daformer, which
-is MiT-B0 of half width from random weights: there are no ImageNet weights here, and the
-features of which DAFormer stays near are that network's own.  `:dacs`, `:ebda_v1` and
-`:ebda_v2` are the other methods; `:no_rcs`, `:no_fd` and `:alpha` (0.99) are DAFormer
-without rare-class sampling, without feature distance and with DACS's teacher;
-`:source` only goes on with the source.  Nothing has been measured yet.
+is MiT-B0, with a decoder of 64 channels, from random weights: there are no ImageNet
+weights here, and the features of which DAFormer stays near are that network's own.
+`:dacs`, `:ebda_v1` and `:ebda_v2` are the other methods; `:no_rcs`, `:no_fd` and
+`:alpha` (0.99) are DAFormer without rare-class sampling, without feature distance and
+with DACS's teacher; `:source` only goes on with the source.  Nothing has been measured
+yet.
 """
 
 from ml_collections import ConfigDict

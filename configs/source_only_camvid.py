@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
 from uda_jax.benchmark_rows import SMALL_DEEPLAB
+from uda_jax.daformer_configs import SMALL_NETWORK
 
 BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
-DAFORMER = dict(name="daformer", backbone="mit_b0", width=0.5)
 SGD = dict(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
 ADAMW = dict(
     name="adamw", learning_rate=1e-3, beta1=0.9, beta2=0.999, weight_decay=0.01
@@ -41,7 +41,7 @@ VARIANTS = {
     ),
     "daformer": (
         "camvid_day_to_dusk",
-        DAFORMER,
+        SMALL_NETWORK,
         ADAMW,
         450,
         tuple(f"configs/daformer_camvid_dusk.py:{name}" for name in SELF_TRAINING),

@@ -6,19 +6,19 @@ r"""Supervised training on minicity's source city: what adaptation starts from.
 `:oracle` trains on the target's labels instead: the upper bound that no adaptation
 sees.  `:long` takes four times as many steps: what TUFL's two stages are compared from.
 `:deeplabv2`, the start of configs/small_methods.py, `:ss_ada`, that of
-configs/ss_ada_minicity.py, and `:daformer` train other networks.  All are a quarter or
-half as wide as published and start from random weights, so that two cores do it in
-minutes.
+configs/ss_ada_minicity.py, and `:daformer` train other networks.  All are a quarter as
+wide as published, MiT-B0 in its decoder alone, and start from random weights, so that
+two cores do it in minutes.
 """
 
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
 from uda_jax.benchmark_rows import SMALL_DEEPLAB
+from uda_jax.daformer_configs import SMALL_NETWORK
 
 BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
 SS_ADA = {**BISENET, "form": "ss_ada"}
-DAFORMER = dict(name="daformer", backbone="mit_b0", width=0.5)
 
 SGD = dict(name="sgd", learning_rate=0.02, momentum=0.9, weight_decay=5e-4)
 ADAMW = dict(
@@ -47,7 +47,7 @@ VARIANTS = {
     "ss_ada": ("minicity", SS_ADA, SGD, 900, ("configs/ss_ada_minicity.py",)),
     "daformer": (
         "minicity",
-        DAFORMER,
+        SMALL_NETWORK,
         ADAMW,
         900,
         tuple(f"configs/daformer_minicity.py:{name}" for name in SELF_TRAINING),

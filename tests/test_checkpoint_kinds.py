@@ -190,6 +190,13 @@ FILES = {
         19,
         {BESIDE: 2},
     ),
+    "a small DAFormer": (
+        original("daformer", backbone="mit_b0", channels=64),
+        "DAFormer",
+        {"backbone": "mit_b0", "channels": 64},
+        19,
+        {},
+    ),
     "self-training": (
         self_training(),
         "DAFormer",

@@ -114,9 +114,20 @@ def _mmseg(tensors: Tensors) -> dict[str, Any]:
     }
 
 
+def _daformer(tensors: Tensors) -> dict[str, Any]:
+    options = _mit_and_decoder(tensors, "decode_head.conv_seg.weight")
+    if options["channels"] == 256:
+        del options["channels"]
+    return options
+
+
 def _segformer(tensors: Tensors) -> dict[str, Any]:
+    return _mit_and_decoder(tensors, "decode_head.linear_pred.weight")
+
+
+def _mit_and_decoder(tensors: Tensors, classifier: str) -> dict[str, Any]:
     encoder = _mit(tensors, "backbone.")
-    channels = tensors["decode_head.linear_pred.weight"].shape[1]
+    channels = tensors[classifier].shape[1]
     return {"channels": round(channels / encoder.get("width", 1)), **encoder}
 
 
@@ -177,7 +188,7 @@ KINDS = (
         "DAFormer",
         has={**_MIT, "decode_head.fuse_layer.bottleneck.conv.weight": _ANY},
         models=("daformer",),
-        options=lambda tensors: _mit(tensors, "backbone."),
+        options=_daformer,
         classes=("decode_head.conv_seg.weight", 0),
     ),
     Kind(

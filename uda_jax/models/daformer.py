@@ -9,13 +9,13 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
+from uda_jax.errors import UserError
 from uda_jax.models import mit
 from uda_jax.models.initialize import fan_in, fan_out
 from uda_jax.models.layers import Conv
 from uda_jax.models.model import Model, TorchNames
 from uda_jax.models.segformer import ConvNorm, Embed, mit_segmentor
 
-CHANNELS = 256
 DILATIONS = (1, 6, 12, 18)
 
 TORCH_NAMES = (
@@ -34,6 +34,7 @@ def daformer(
     num_classes: int,
     *,
     backbone: str = "mit_b5",
+    channels: int = 256,
     width: float = 1.0,
     drop_path: float = 0.1,
     dropout: float = 0.1,
@@ -46,6 +47,8 @@ def daformer(
     Args:
       num_classes: C of the logits.
       backbone: "mit_b0" to "mit_b5"; the published one is B5.
+      channels: of the decoder's embeddings and branches, published as 256; 64 take a
+        tenth of its time.  Others have no published weights.
       width: factor on every number of channels but the classes', in the encoder on
         those of one attention head; each is rounded to a whole number of at least 1.
         Other widths than 1 have no published weights.
@@ -69,9 +72,11 @@ def daformer(
     Raises:
       UserError: a value that is none of those named.
     """
+    if channels < 1:
+        raise UserError(f"daformer's channels are {channels}: choose at least 1.")
     return mit_segmentor(
         "daformer",
-        partial(DAFormerHead, num_classes),
+        partial(DAFormerHead, num_classes, channels),
         initial=initial,
         torch=TorchNames(TORCH_NAMES, FLAX_NAMES),
         backbone=backbone,
@@ -101,12 +106,14 @@ class DAFormerHead(nn.Module):
     """classify(drop(fuse(all levels, embedded, at stride 4))): "daformer_sepaspp".
 
     Attributes:
+      channels: of an embedding and of a branch.
       dropout: rate.
       train: whether dropout is on.
       use_running: BatchNorm uses its running statistics and leaves them alone.
     """
 
     num_classes: int
+    channels: int
     width: float
     dropout: float
     train: bool
@@ -116,7 +123,7 @@ class DAFormerHead(nn.Module):
     @nn.compact
     def __call__(self, maps):
         """Four maps, the finest first -> [B, H/4, W/4, num_classes]."""
-        features = max(1, round(CHANNELS * self.width))
+        features = max(1, round(self.channels * self.width))
         levels = [
             Embed(features, self.dtype, name=f"embed_layers_{i}")(x, maps[0].shape[1:3])
             for i, x in enumerate(maps)
