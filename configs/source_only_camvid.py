@@ -12,8 +12,7 @@ docs/results.md.
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
-from uda_jax.benchmark_rows import SMALL_DEEPLAB
-from uda_jax.daformer_configs import SMALL_NETWORK
+from uda_jax.benchmark_rows import SMALL_DAFORMER, SMALL_DEEPLAB
 
 BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
 SGD = dict(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
@@ -41,7 +40,7 @@ VARIANTS = {
     ),
     "daformer": (
         "camvid_day_to_dusk",
-        SMALL_NETWORK,
+        SMALL_DAFORMER,
         ADAMW,
         450,
         tuple(f"configs/daformer_camvid_dusk.py:{name}" for name in SELF_TRAINING),

@@ -14,8 +14,7 @@ two cores do it in minutes.
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
-from uda_jax.benchmark_rows import SMALL_DEEPLAB
-from uda_jax.daformer_configs import SMALL_NETWORK
+from uda_jax.benchmark_rows import SMALL_DAFORMER, SMALL_DEEPLAB
 
 BISENET = dict(name="bisenet", backbone="resnet18", form="tufl", width=0.25)
 SS_ADA = {**BISENET, "form": "ss_ada"}
@@ -47,7 +46,7 @@ VARIANTS = {
     "ss_ada": ("minicity", SS_ADA, SGD, 900, ("configs/ss_ada_minicity.py",)),
     "daformer": (
         "minicity",
-        SMALL_NETWORK,
+        SMALL_DAFORMER,
         ADAMW,
         900,
         tuple(f"configs/daformer_minicity.py:{name}" for name in SELF_TRAINING),

@@ -18,13 +18,13 @@ its curve, or after --line its line, from there.
 import io
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from markers import replace_block
 from matplotlib.figure import Figure
+from records import add_to_record, entry_of
 
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
@@ -57,19 +57,14 @@ def curve(workdir: Path) -> tuple[list[float], list[float]]:
     return [100 * n / facts[0]["images"] for n in shares], [100 * x for x in scores]
 
 
-Curve = tuple[list[float], np.ndarray]
-
-
 def read(
-    arguments: list[str],
-    ends: bool = False,
-    kept: Mapping[str, Curve] = MappingProxyType({}),
-) -> dict[str, Curve]:
+    arguments: list[str], ends: bool = False, record: Path | None = None
+) -> dict[str, tuple[list[float], np.ndarray]]:
     """Name -> (shares, scores [run, share]).
 
     Raises:
       UserError: see `curve`; or runs of one curve whose shares differ, or their number;
-        or a NAME alone that is not in `kept`.
+        or a NAME alone that is no curve of `record`, or not of the same `ends`.
     """
     curves = {}
     if len(arguments) > len(_COLORS):
@@ -77,7 +72,13 @@ def read(
     for argument in arguments:
         name, given, folders = argument.partition("=")
         if not given:
-            curves[name] = _kept(kept, name)
+            entry = _kept(record, name, "shares")
+            if entry["ends"] != ends:
+                raise UserError(
+                    f'"{name}" was kept {"with" if entry["ends"] else "without"} --ends'
+                    ", unlike now: give all curves of one picture in one way."
+                )
+            curves[name] = entry["shares"], np.array(entry["scores"])
             continue
         found = [curve(Path(folder)) for folder in folders.split(",")]
         if ends:
@@ -96,12 +97,12 @@ def read(
 
 
 def read_lines(
-    arguments: list[str], kept: Mapping[str, Curve] = MappingProxyType({})
+    arguments: list[str], record: Path | None = None
 ) -> dict[str, np.ndarray]:
     """Name -> scores of runs without a share.
 
     Raises:
-      UserError: a run without a report, or a NAME alone that is not in `kept`.
+      UserError: a run without a report, or a NAME alone that is no line of `record`.
     """
     lines = {}
     for argument in arguments:
@@ -110,32 +111,31 @@ def read_lines(
             paths = [Path(folder) / "report.json" for folder in folders.split(",")]
             lines[name] = np.array([100 * Report.load(path).miou for path in paths])
         else:
-            lines[name] = _kept(kept, name)[1][:, 0]
+            lines[name] = np.array(_kept(record, name, "line"))
     return lines
 
 
-def _kept(kept: Mapping[str, Curve], name: str) -> Curve:
-    if name not in kept:
-        raise UserError(f'nothing was kept of "{name}": give its runs, "{name}=...".')
-    return kept[name]
+def _kept(record: Path | None, name: str, part: str) -> Any:
+    """What `keep` wrote of a curve ("shares") or of a line ("line")."""
+    kind = "line" if part == "line" else "curve"
+    if record is None:
+        raise UserError(f'"{name}" names no runs: give them, "{name}=WORKDIR,...".')
+    entry = entry_of(record, name, kind)
+    if part not in entry:
+        raise UserError(
+            f'"{name}" is no {kind} in {record}: give it on the other side of --line, '
+            f'or its runs, "{name}=WORKDIR,...".'
+        )
+    return entry if kind == "curve" else entry["line"]
 
 
-def kept_curves(path: Path) -> dict[str, Curve]:
-    """What `keep` wrote, a line as a curve of one point; nothing if it never did."""
-    if not path.exists():
-        return {}
-    rows = json.loads(path.read_text())
-    return {k: (row["shares"], np.array(row["scores"])) for k, row in rows.items()}
-
-
-def keep(path: Path, curves: dict[str, Curve], lines: dict[str, np.ndarray]) -> None:
-    """Writes them for `kept`, a line for each."""
-    all_of_them = {**curves, **{k: ([], v[:, None]) for k, v in lines.items()}}
-    rows = [
-        f"{json.dumps(name)}: {json.dumps({'shares': shares, 'scores': v.tolist()})}"
-        for name, (shares, v) in all_of_them.items()
-    ]
-    write_atomically(path, "{" + ",\n".join(rows) + "}\n")
+def keep(record: Path, curves: dict, lines: dict, ends: bool) -> None:
+    """Adds curves of `read` and lines of `read_lines` to a record."""
+    entries = {
+        name: {"shares": shares, "scores": scores.tolist(), "ends": ends}
+        for name, (shares, scores) in curves.items()
+    }
+    add_to_record(record, entries | {k: {"line": v.tolist()} for k, v in lines.items()})
 
 
 def table(curves: dict, lines: dict[str, np.ndarray]) -> str:
@@ -188,14 +188,15 @@ def main(arguments: list[str]) -> None:
         sys.exit(__doc__)
     record = DOCS / "results" / f"{name}.json"
     try:
-        kept = kept_curves(record)
-        curves = read(rows, ends, kept)
-        lines = read_lines(arguments[split + 1 :], kept)
+        curves = read(rows, ends, record)
+        lines = read_lines(arguments[split + 1 :], record)
+        if both := curves.keys() & lines.keys():
+            raise UserError(f'"{min(both)}" names a curve and a line: rename one.')
     except UserError as error:
         sys.exit(f"uda_jax: {error}")
     write_atomically(DOCS / f"{name}.png", picture(curves, lines))
     replace_block(DOCS / "results.md", name, table(curves, lines))
-    keep(record, curves, lines)
+    keep(record, curves, lines, ends)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 from markers import replace_block
 from matplotlib.figure import Figure
 
-from uda_jax import runs
+from uda_jax import runs, trained
 from uda_jax.benchmarks import label_space_of, open_dataset
 from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
@@ -43,7 +43,7 @@ def read(workdirs: dict[str, str]) -> dict[str, tuple[np.ndarray, float]]:
     """Name -> (share of the pixels in each bin, mean entropy)."""
     found, images, space = {}, None, None
     for name, workdir in workdirs.items():
-        run = runs.load_run(Path(workdir), "latest")
+        run = trained.load_run(Path(workdir), "latest")
         if images is None:
             space = label_space_of(run.config)
             images = open_dataset(run.config.test, space)

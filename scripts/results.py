@@ -10,7 +10,7 @@ get a bootstrap interval over the test images, and the paired interval of their 
 Runs that were not scored alike, or whose seeds do not pair, are refused.
 
 What a row was made of is kept in docs/results/<block>.json, without the counts of each
-image; a NAME alone takes its row from there, so that a table grows without old runs.
+image; a NAME alone takes a row of several seeds from there.
 
 With --rarest-third two more columns show the mean IoU
 of the rarest third of the classes and its gain; a line below says which they are.
@@ -20,41 +20,40 @@ the same for all rows.
 """
 
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from markers import replace_block
+from records import add_to_record, entry_of
 
 from uda_jax.errors import UserError
-from uda_jax.files import write_atomically
 from uda_jax.metrics import Report
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
 
 
 def read_rows(
-    arguments: list[str],
-    report: str = "report.json",
-    kept: Mapping[str, list[Report]] = MappingProxyType({}),
+    arguments: list[str], report: str = "report.json", record: Path | None = None
 ) -> dict[str, list[Report]]:
     """The reports of NAME=WORKDIR[,WORKDIR...], by name.
 
     Args:
-      arguments: the rows; a NAME alone is a row of `kept`.
+      arguments: the rows; a NAME alone is one of `record`.
       report: which file of a workdir; of report.json all are of the same images, of
         another those of one seed.
-      kept: rows of an earlier table.
+      record: what `keep` wrote.
 
     Returns:
-      Name -> reports, a run's seed in its provenance.
+      Name -> reports; the provenance of each has its seed and a digest of its images.
 
     Raises:
       UserError: a name twice, a report that is missing or was made otherwise than the
-        first, more runs than the first row has, or other seeds in another order.
+        first, more runs than the first row has, other seeds in another order, or a NAME
+        alone that was not kept or is of a single run.
     """
     rows: dict[str, list[Report]] = {}
     origins: dict[str, list[str]] = {}
@@ -62,14 +61,12 @@ def read_rows(
         name, given, folders = argument.partition("=")
         if name in rows:
             raise UserError(f'"{name}" names two rows: give each its own name.')
-        if not given and name not in kept:
-            raise UserError(
-                f'no row "{name}" was kept: give its runs, "{name}=WORKDIR,...".'
-            )
-        origins[name] = folders.split(",") if given else [f'"{name}"'] * len(kept[name])
-        rows[name] = kept[name] if not given else [
-            _load(Path(folder), report) for folder in origins[name]
-        ]  # fmt: skip
+        if given:
+            origins[name] = folders.split(",")
+            rows[name] = [_load(Path(folder), report) for folder in origins[name]]
+        else:
+            rows[name] = _kept(record, name)
+            origins[name] = [f'"{name}" of {record}'] * len(rows[name])
         first, before = next(iter(rows.values())), next(iter(origins.values()))
         if len(rows[name]) > len(first):
             raise UserError(
@@ -78,7 +75,7 @@ def read_rows(
             )
         for i, (origin, run) in enumerate(zip(origins[name], rows[name], strict=True)):
             k = 0 if report == "report.json" else i
-            if difference := first[k].unlike(run):
+            if difference := first[k].unlike(run) or _other_images(first[k], run):
                 raise UserError(
                     f"{origin} {difference}, unlike {before[k]}: evaluate both in "
                     "one way, or make two tables."
@@ -94,38 +91,43 @@ def read_rows(
 
 
 def _load(workdir: Path, report: str) -> Report:
-    """A run's report, with its seed; None for an ensemble, which has no config."""
+    """A run's report; its provenance: seed (None for an ensemble), protocol, images."""
     found, config = Report.load(workdir / report), workdir / "config.json"
-    seed = json.loads(config.read_text())["seed"] if config.exists() else None
-    return _with(found, {**found.provenance, "seed": seed})
+    provenance = {
+        "seed": json.loads(config.read_text())["seed"] if config.exists() else None,
+        "protocol": found.protocol,
+        "images": _digest(found.image_names),
+    }
+    return dataclasses.replace(found, provenance=provenance)
 
 
-def _with(report: Report, provenance: dict) -> Report:
-    return dataclasses.replace(report, provenance=provenance)
+def _digest(names: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12] if names else ""
 
 
-def keep(path: Path, rows: Mapping[str, list[Report]]) -> None:
-    """Writes rows for `kept`: seeds, protocol and counts, a line for each run."""
-    # The rest of a provenance is about folders that will be gone.
-    lasting = lambda run: {k: run.provenance.get(k) for k in ("seed", "protocol")}
-    lines = [
-        f"{json.dumps(name)}: [\n"
-        + ",\n".join(
-            json.dumps(_with(run, lasting(run)).counts(), separators=(",", ":"))
-            for run in runs
+def _other_images(report: Report, other: Report) -> str:
+    # A kept row has no names of images.
+    digests = {r.provenance["images"] for r in (report, other)} - {""}
+    return "is of other images" if len(digests) > 1 else ""
+
+
+def _kept(record: Path | None, name: str) -> list[Report]:
+    if record is None:
+        raise UserError(f'"{name}" names no runs: give them, "{name}=WORKDIR,...".')
+    runs = [Report.from_json(run) for run in entry_of(record, name, "row")]
+    if len(runs) == 1:
+        raise UserError(
+            f'"{name}" is of a single run, whose interval needs the counts of each '
+            f'image: give the run, "{name}=WORKDIR".'
         )
-        + "]"
-        for name, runs in rows.items()
-    ]
-    write_atomically(path, "{" + ",\n".join(lines) + "}\n")
+    return runs
 
 
-def kept_rows(path: Path) -> dict[str, list[Report]]:
-    """What `keep` wrote; nothing where it never did."""
-    if not path.exists():
-        return {}
-    rows = json.loads(path.read_text())
-    return {name: list(map(Report.from_json, runs)) for name, runs in rows.items()}
+def keep(record: Path, rows: Mapping[str, list[Report]]) -> None:
+    """Adds rows of `read_rows` to a record: seeds, protocol, images and counts."""
+    add_to_record(
+        record, {name: [run.counts() for run in runs] for name, runs in rows.items()}
+    )
 
 
 def table(rows: dict[str, list[Report]], *, rarest_third: bool = False) -> str:
@@ -225,7 +227,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(__doc__)
     record = DOCUMENT.with_suffix("") / f"{marker}.json"
     try:
-        found = read_rows(rows, *reports[:1] or ["report.json"], kept_rows(record))
+        found = read_rows(rows, *reports[:1] or ["report.json"], record)
         text = table(found, rarest_third="--rarest-third" in options)
     except UserError as error:
         sys.exit(f"uda_jax: {error}")

@@ -69,13 +69,22 @@ def test_kept_curves_and_lines_come_back(tmp_path):
     runs = [write_run(tmp_path / f"{i}", (0.2, 0.3), 5) for i in range(2)]
     curves = acquisition_curves.read([f"random={runs[0]}"])
     lines = acquisition_curves.read_lines([f"all={','.join(runs)}"])
-    path = tmp_path / "kept.json"
-    acquisition_curves.keep(path, curves, lines)
-    kept = acquisition_curves.kept_curves(path)
-    again = acquisition_curves.read(["random", f"new={runs[1]}"], kept=kept)
-    line = acquisition_curves.read_lines(["all"], kept)
+    record = tmp_path / "kept.json"
+    acquisition_curves.keep(record, curves, lines, ends=False)
+    again = acquisition_curves.read(["random", f"new={runs[1]}"], record=record)
+    line = acquisition_curves.read_lines(["all"], record)
     assert acquisition_curves.table(again, line) == acquisition_curves.table(
         {**curves, "new": curves["random"]}, lines
     )
-    with pytest.raises(UserError, match='nothing was kept of "other"'):
-        acquisition_curves.read(["other"], kept=kept)
+    read = acquisition_curves.read
+    for get, words in (
+        (lambda: read(["other"], record=record), 'no curve "other" is kept'),
+        (lambda: read(["all"], record=record), '"all" is no curve in'),
+        (lambda: read(["random"], True, record), "was kept without --ends"),
+        (
+            lambda: acquisition_curves.read_lines(["random"], record),
+            '"random" is no line in',
+        ),
+    ):
+        with pytest.raises(UserError, match=words):
+            get()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uda_jax import ensemble, runs
+from uda_jax import ensemble, runs, trained
 from uda_jax.augment import normalize
 from uda_jax.benchmarks import label_space_of, open_dataset
 from uda_jax.checkpoints import Checkpoints
@@ -164,6 +164,6 @@ def test_mistakes_in_the_command(two, scored):
 def test_looks_for_all_checkpoints_before_it_loads_one(two, make_run, monkeypatch):
     empty = make_run("empty", 7)
     shutil.rmtree(empty / "checkpoints")
-    monkeypatch.setattr(runs, "load_run", None)  # not called
+    monkeypatch.setattr(trained, "load_run", None)  # not called
     with pytest.raises(UserError, match="empty has no checkpoint yet"):
         ensemble.load_members([two[0], empty])

@@ -65,9 +65,9 @@ def fake_run(tmp_path, monkeypatch):
             }
         ),
     )
-    module = types.ModuleType("uda_jax.runs")
+    module = types.ModuleType("uda_jax.trained")
     module.load_run = lambda workdir, checkpoint="latest": run
-    monkeypatch.setitem(sys.modules, "uda_jax.runs", module)
+    monkeypatch.setitem(sys.modules, "uda_jax.trained", module)
 
 
 def test_result_has_the_photographs_own_size(photo):

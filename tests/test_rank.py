@@ -13,7 +13,7 @@ import pytest
 from conftest import devices, run_two, write_config, write_minicity
 from ml_collections import ConfigDict
 
-from uda_jax import label_files, labelling, rank, ranking, runs, train
+from uda_jax import label_files, labelling, rank, ranking, runs, train, trained
 from uda_jax.acquisition import RARE
 from uda_jax.benchmarks import open_dataset
 from uda_jax.checkpoints import Checkpoints
@@ -74,7 +74,7 @@ def target(world):
 
 def test_scores_and_labels_are_the_networks(world, whole):
     folder, _ = whole
-    run = runs.load_run(world / "run")
+    run = trained.load_run(world / "run")
     forward = make_forward(run.model, run.params, run.batch_stats)
     images = target(world)
     seen = labelling.look_at(
@@ -326,7 +326,7 @@ def test_labels_of_other_classes_and_lost_labels_are_refused(world):
 def test_the_command(world, whole, tmp_path, capsys):
     """Weights of a file instead of a run: the same ranking."""
     config = runs.read_config(world / "run")
-    run = runs.load_run(world / "run")
+    run = trained.load_run(world / "run")
     config.init_from = str(world / "run")
     file = write_config(tmp_path / "config.py", config)
     command = [f"--config={file}", f"--output={tmp_path / 'rank'}"]

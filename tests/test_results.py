@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import results
 
 
-def write_run(workdir, seed, right, protocol="whole image"):
+def write_run(workdir, seed, right, protocol="whole image", names=()):
     """A run that has `right` of 10 pixels of each class: IoU right / (20 - right)."""
     workdir.mkdir()
     confusion = np.array([[right, 10 - right], [10 - right, right]])
@@ -25,6 +25,8 @@ def write_run(workdir, seed, right, protocol="whole image"):
         (0, 1),
         num_images=1,
         provenance={"protocol": protocol},
+        confusions=confusion[None] if names else None,
+        image_names=names,
     )
     report.save(workdir / "report.json")
     (workdir / "config.json").write_text(json.dumps({"seed": seed}))
@@ -162,18 +164,61 @@ def test_the_command_writes_between_the_markers(tmp_path, monkeypatch):
 def test_a_kept_row_is_the_row_of_its_runs(runs, tmp_path):
     before, after = runs
     rows = results.read_rows([f"before={','.join(before)}", f"b={','.join(after)}"])
-    path = tmp_path / "kept.json"
-    results.keep(path, rows)
-    again = results.read_rows(
-        [f"before={','.join(before)}", "b"], kept=results.kept_rows(path)
+    record = tmp_path / "kept.json"
+    results.keep(record, rows)
+    results.keep(record, {"c": rows["b"]})  # the others stay
+    again = results.read_rows([f"before={','.join(before)}", "b", "c"], record=record)
+    assert results.table(again) == results.table({**rows, "c": rows["b"]})
+    assert results.table(results.read_rows(["before", "b"], record=record)) == (
+        results.table(rows)
     )
-    assert results.table(again) == results.table(rows)
-    # Of one scored otherwise, or of other seeds, no gain is made here either.
-    other = [write_run(tmp_path / f"c{i}", 2 - i, 5) for i in range(3)]
-    for first, words in ((other, '"b".*seed 0'), ([other[0]], "the first row 1")):
-        with pytest.raises(UserError, match=words):
-            results.read_rows(
-                [f"a={','.join(first)}", "b"], kept=results.kept_rows(path)
-            )
-    with pytest.raises(UserError, match='no row "c" was kept'):
-        results.read_rows([f"before={before[0]}", "c"], kept=rows)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("c=other", '"b" of .* was scored otherwise'),
+        ("c=turned", '"b" of .* .seed 0. stands where'),
+        ("c=one", "3 runs and the first row 1"),
+        ("c=images", '"b" of .* is of other images'),
+        ("d", 'no row "d" is kept in .*, which has "b", "single"'),
+        ("single", "is of a single run"),
+    ],
+)
+def test_kept_rows_are_refused_like_others(runs, tmp_path, given, words):
+    record = tmp_path / "kept.json"
+    rows = results.read_rows([f"b={','.join(runs[1])}", f"single={runs[1][0]}"])
+    named = lambda run: {**run.provenance, "images": "0123"}
+    rows["b"] = [dataclasses.replace(run, provenance=named(run)) for run in rows["b"]]
+    results.keep(record, rows)
+    write = lambda i, name, seed, **options: write_run(
+        tmp_path / f"{name}{i}", seed, 5, **options
+    )
+    given = {
+        "c=other": lambda: [write(i, "o", i, protocol="mirrored") for i in range(3)],
+        "c=turned": lambda: [write(i, "t", 2 - i) for i in range(3)],
+        "c=one": lambda: [write(0, "s", 0)],
+        "c=images": lambda: [write(i, "n", i, names=("x",)) for i in range(3)],
+    }.get(given, lambda: given)()
+    first = given if isinstance(given, str) else f"c={','.join(given)}"
+    with pytest.raises(UserError, match=words):
+        results.read_rows([first, "b"], record=record)
+
+
+def test_a_damaged_record_is_said(runs, tmp_path):
+    record = tmp_path / "kept.json"
+    record.write_text("[1")
+    with pytest.raises(UserError, match="is no record of a table"):
+        results.read_rows(["b"], record=record)
+
+
+def test_the_command_keeps_and_finds_rows(runs, tmp_path, monkeypatch):
+    document = tmp_path / "results.md"
+    document.write_text("<!-- x -->\n<!-- /x -->\n")
+    monkeypatch.setattr(results, "DOCUMENT", document)
+    before, after = (",".join(r) for r in runs)
+    results.main(["x", f"a={before}", f"b={after}"])
+    wanted = document.read_text()
+    results.main(["x", "a", "b"])
+    assert document.read_text() == wanted
+    assert (tmp_path / "results/x.json").is_file()

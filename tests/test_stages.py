@@ -23,7 +23,8 @@ from uda_jax import (
 from uda_jax.checkpoints import Checkpoints
 from uda_jax.errors import UserError
 from uda_jax.models import create_model
-from uda_jax.runs import load_run, load_weights
+from uda_jax.runs import load_weights
+from uda_jax.trained import load_run
 from uda_jax.weights import load_weights_file
 
 ADVENT = {

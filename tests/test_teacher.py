@@ -11,7 +11,8 @@ from uda_jax.checkpoints import Checkpoints
 from uda_jax.errors import UserError
 from uda_jax.evaluate_run import evaluate_run
 from uda_jax.metrics import Report
-from uda_jax.runs import load_run
+from uda_jax.trained import load_run
+from uda_jax.weights import load_weights_file
 from uda_jax.writers import read_history
 
 
@@ -52,6 +53,11 @@ def test_a_run_with_a_teacher(config, tmp_path, capsys):
     assert loaded.step == 4
     again = evaluate_run(config, tmp_path / "run", "teacher")
     assert (again.confusion == teacher.confusion).all()
+    assert {r.provenance["checkpoint"] for r in (again, teacher)} == {"teacher"}
+    converted = load_weights_file(tmp_path / "run", copy="teacher")
+    jax.tree.map(np.testing.assert_array_equal, converted.params, loaded.params)
+    with pytest.raises(UserError, match="which has no imagenet to convert"):
+        load_weights_file(tmp_path / "run", copy="imagenet")
     # Adam's two moments of the student, counters and flags: nothing of the others.
     assert parts["params"].keys() == {"segmentor"}
     moments = 2 * count(parts["params"])

@@ -26,8 +26,9 @@ from uda_jax.methods import METHODS
 from uda_jax.metrics import Report
 from uda_jax.optimizers import make_optimizer
 from uda_jax.report import write_report
-from uda_jax.runs import load_run, make_model
+from uda_jax.runs import make_model
 from uda_jax.stages import next_commands
+from uda_jax.trained import load_run
 
 STEPS = 24  # one program for the whole file, and long enough to be killed
 
@@ -224,7 +225,8 @@ def test_evaluates_a_finished_run_again(config, whole_run, capsys):
 
 
 def test_a_run_without_a_teacher_says_so(whole_run):
-    with pytest.raises(UserError, match="has no teacher: use latest or best"):
+    words = "is a run of .*, which has no teacher: choose the checkpoint latest or"
+    with pytest.raises(UserError, match=words):
         load_run(whole_run, "teacher")
 
 

@@ -190,6 +190,13 @@ SMALL_DEEPLAB = {
     "input_form": "imagenet",
     "width": 0.25,
 }
+# The published decoder would take more time than so small an encoder.
+SMALL_DAFORMER = {
+    "name": "daformer",
+    "backbone": "mit_b0",
+    "channels": 64,
+    "width": 1.0,
+}
 
 
 def deeplab(branches: int, affine: str) -> Row:

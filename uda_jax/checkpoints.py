@@ -125,6 +125,10 @@ class Checkpoints:
             state = self._checkpointer.load(step, wanted)
         return {name: state[name] for name in parts}
 
+    def names(self, step: int, part: str) -> frozenset[str]:
+        """Of what a top-level part of the state holds; none for an empty one."""
+        return frozenset(self._checkpointer.metadata(step).metadata.get(part) or ())
+
     @property
     def directory(self) -> Path:
         return Path(self._checkpointer.directory)

@@ -9,12 +9,6 @@ from uda_jax import benchmark_rows as rows
 from uda_jax.benchmarks import base_config, label_space_of
 from uda_jax.errors import UserError
 
-# The decoder is the larger part of a small encoder's time.
-SMALL_NETWORK = {
-    **{"name": "daformer", "backbone": "mit_b0"},
-    **{"channels": 64, "width": 1.0},
-}
-
 
 def daformer_recipe(config: ConfigDict, method: str = "daformer", **options) -> None:
     """Sets what DAFormer, DACS and EBDA are trained with, on a config of `base_config`.
@@ -76,7 +70,7 @@ def small(
     resize: tuple[int, int],
     crop_size: tuple[int, int],
 ) -> ConfigDict:
-    """The config of a run on two cores: `SMALL_NETWORK`, four images.
+    """The config of a run on two cores: `SMALL_DAFORMER`, four images.
 
     Args:
       benchmark: see `base_config`.
@@ -96,7 +90,7 @@ def small(
     config.data.sampling = ConfigDict(
         {**rows.RARE_CLASS, "min_pixels": 200} if rare_classes else {"name": "uniform"}
     )
-    config.model = ConfigDict(SMALL_NETWORK)
+    config.model = ConfigDict(rows.SMALL_DAFORMER)
     if method == "source_only":
         config.method = ConfigDict(dict(name=method, class_weights="none", view="none"))
     else:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from uda_jax import runs
+from uda_jax import runs, trained
 from uda_jax.benchmarks import evaluated_classes
 from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
@@ -46,7 +46,7 @@ class Member(NamedTuple):
     """
 
     workdir: Path
-    run: runs.Run
+    run: trained.Run
     weight: float
     forward: jax.tree_util.Partial
 
@@ -103,10 +103,10 @@ def load_members(
                 f"{'; '.join(differing[:4])}: choose runs that agree there."
             )
     for folder in folders:  # networks take a while to load
-        runs.check_checkpoint(folder, checkpoint)
+        trained.check_checkpoint(folder, checkpoint)
     members = []
     for folder, weight in zip(folders, weights, strict=True):
-        run = runs.load_run(folder, checkpoint)
+        run = trained.load_run(folder, checkpoint)
         forward = make_forward(run.model, run.params, run.batch_stats)
         members.append(Member(folder, run, weight, forward))
     return tuple(members)

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from uda_jax import runs
+from uda_jax import runs, trained
 from uda_jax.benchmarks import evaluated_classes, label_space_of, open_dataset
 from uda_jax.data.dataset import Dataset
 from uda_jax.errors import UserError
@@ -90,7 +90,7 @@ def evaluate_run(
     starts = config.init_from and not config.continue_from
     if starts and not (workdir / "config.json").exists():
         return _evaluate_init_from(config, workdir, images, on, suffix)
-    run = runs.load_run(workdir, checkpoint)
+    run = trained.load_run(workdir, checkpoint)
     free = ("evaluation", "test", "validation", *runs.ORIGINS)
     kept = lambda c: {k: v for k, v in json.loads(c.to_json()).items() if k not in free}
     differing = runs.differences(kept(run.config), kept(config))

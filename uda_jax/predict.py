@@ -158,7 +158,7 @@ class Predictor:
         Raises:
           UserError: no run or checkpoint there.
         """
-        from uda_jax.runs import load_run
+        from uda_jax.trained import load_run
 
         run = load_run(workdir, checkpoint)
         forward = make_forward(run.model, run.params, run.batch_stats)

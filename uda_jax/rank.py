@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from uda_jax import parallel, ranking, runs, stages
+from uda_jax import parallel, ranking, runs, stages, trained
 from uda_jax.acquisition import easy_count, rare_factor
 from uda_jax.benchmarks import draw_minicity, label_space_of, open_dataset
 from uda_jax.config_files import load_config, parse_beside_config
@@ -42,6 +42,7 @@ class Network(NamedTuple):
       forward: of `make_forward`.
       name, step: the run or file, and the steps that it was trained.
       arguments: of the command that trained it.
+      checkpoint: which of a run's.
     """
 
     config: ConfigDict
@@ -49,6 +50,7 @@ class Network(NamedTuple):
     name: str
     step: int
     arguments: tuple[str, ...] = ()
+    checkpoint: str = ""
 
 
 def rank(
@@ -122,6 +124,7 @@ def rank(
     facts = {
         "network": network.name,
         "step": network.step,
+        "checkpoint": network.checkpoint,
         "commit": runs.provenance()["commit"],
         **options,
         # Where the images lie is no part of it; what they are, the fingerprint says.
@@ -173,10 +176,10 @@ def load_network(workdir: str, checkpoint: str) -> Network:
     Raises:
       UserError: no run or checkpoint there.
     """
-    run = runs.load_run(workdir, checkpoint)
+    run = trained.load_run(workdir, checkpoint)
     forward = make_forward(run.model, run.params, run.batch_stats)
-    trained = runs.first_command(Path(workdir))
-    return Network(run.config, forward, str(workdir), run.step, trained)
+    command = runs.first_command(Path(workdir))
+    return Network(run.config, forward, str(workdir), run.step, command, checkpoint)
 
 
 def load_start(config: ConfigDict) -> Network:

@@ -35,7 +35,7 @@ from uda_jax.label_files import Row
 from uda_jax.runs import differences
 
 # Facts that may differ when a ranking goes on: the weights have a digest.
-_FREE = ("network", "step", "commit")
+_FREE = ("network", "step", "checkpoint", "commit")
 _COLUMNS = (
     *("rank", "part", "name", "score", "entropy", "rare_factor", "confidence"),
     *("labelled", "image"),

@@ -4,11 +4,10 @@ import json
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +15,12 @@ from ml_collections import ConfigDict
 
 from uda_jax import program
 from uda_jax.benchmarks import base_config, evaluated_classes, label_space_of
-from uda_jax.checkpoints import Checkpoints
 from uda_jax.data.dataset import check_one_of
 from uda_jax.data.resizing import FILTERS
 from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 from uda_jax.inference import inference_options, pair
 from uda_jax.labels import LabelSpace
-from uda_jax.methods.method import Network
 from uda_jax.models import create_model
 from uda_jax.models.model import Model
 
@@ -37,18 +34,6 @@ FREE_KEYS = (
 # Where a run's weights came from.
 ORIGINS = ("init_from", "init_new_heads", "frozen_from", "continue_from")
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "clu", "numpy")
-
-
-class Run(NamedTuple):
-    """What a workdir holds, ready to use."""
-
-    config: ConfigDict
-    model: Model
-    params: PyTree  # of the segmentor
-    batch_stats: PyTree
-    discriminators: dict[str, PyTree]  # {'main', 'aux'}; {} where the method has none
-    label_space: LabelSpace
-    step: int
 
 
 def check_config(config: ConfigDict) -> None:
@@ -228,77 +213,6 @@ def _check_version(workdir: Path, values: Any) -> None:
         f"`python -m uda_jax.convert {workdir} FILE.safetensors` make a file for "
         "init_from."
     )
-
-
-@contextmanager
-def open_checkpoints(workdir: Path) -> Iterator[Checkpoints]:
-    """The checkpoints of a run that may still be training; nothing is written.
-
-    Raises:
-      UserError: it has none.
-    """
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise UserError(f"{workdir} has no checkpoint yet: train it first.")
-    checkpoints = Checkpoints(folder, read_only=True)
-    try:
-        yield checkpoints
-    finally:
-        checkpoints.close()
-
-
-def load_run(workdir: str | Path, checkpoint: str = "latest") -> Run:
-    """Config, network and weights of a finished or running run.
-
-    Args:
-      workdir: what `--workdir` was.
-      checkpoint: 'latest', or 'best' by the mIoU on the run's own test images; of a run
-        that continues another, among its own steps; 'teacher': the mean teacher of the
-        latest.
-
-    Raises:
-      UserError: no run there, no such checkpoint yet, or a method without a teacher.
-    """
-    workdir = Path(workdir)
-    config = read_config(workdir)
-    model = make_model(config)
-    names = ("params", "batch_stats", "memory")
-    with open_checkpoints(workdir) as checkpoints:
-        step = _find(checkpoints, workdir, checkpoint)
-        parts = checkpoints.restore_parts(step, names[: 2 + (checkpoint == "teacher")])
-    network = Network(parts["params"]["segmentor"], parts["batch_stats"])
-    if checkpoint == "teacher":
-        network = _teacher(parts["memory"], config)
-    return Run(
-        config=config,
-        model=model,
-        params=network.params,
-        batch_stats=network.batch_stats,
-        discriminators=parts["params"].get("discriminator", {}),
-        label_space=label_space_of(config),
-        step=step,
-    )
-
-
-def check_checkpoint(workdir: str | Path, checkpoint: str) -> None:
-    """Raises what `load_run` raises where the run has no such checkpoint."""
-    with open_checkpoints(Path(workdir)) as checkpoints:
-        _find(checkpoints, workdir, checkpoint)
-
-
-def _teacher(memory: PyTree, config: ConfigDict) -> Network:
-    if "teacher" not in (memory or {}):
-        raise UserError(
-            f'method "{config.method.name}" has no teacher: use latest or best.'
-        )
-    return Network(**memory["teacher"])
-
-
-def _find(checkpoints: Checkpoints, workdir: str | Path, kind: str) -> int:
-    step = checkpoints.find(kind)
-    if step is None:
-        raise UserError(f"{workdir} has no {kind} checkpoint yet: train it.")
-    return step
 
 
 def load_weights(

@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from uda_jax import runs
+from uda_jax import runs, trained
 from uda_jax.errors import UserError
 from uda_jax.methods import keeps_network
 from uda_jax.weight_sources import full_options
@@ -202,7 +202,7 @@ def continue_run(config: ConfigDict, state: PyTree) -> tuple[PyTree, str]:
             f"{named} cannot go on with this config ({'; '.join(differing[:4])}): keep "
             "what it had there, or take its weights alone with init_from."
         )
-    with runs.open_checkpoints(workdir) as checkpoints:
+    with trained.open_checkpoints(workdir) as checkpoints:
         done = checkpoints.find("latest")
         if done is None:
             raise UserError(f"{named} has no checkpoint yet: train it first.")

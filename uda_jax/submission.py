@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from uda_jax import runs
+from uda_jax import runs, trained
 from uda_jax.benchmarks import label_space_of, open_dataset
 from uda_jax.data.dataset import check_one_of, size_text
 from uda_jax.data.images import read_image
@@ -93,12 +93,12 @@ def write(
             f"what to predict: give --images and --server, {' or '.join(SERVERS)}."
         )
     paths = split_images(images or roots[server], server, split)
-    run = runs.load_run(workdir, checkpoint)
+    run = trained.load_run(workdir, checkpoint)
     forward = make_forward(run.model, run.params, run.batch_stats)
     options = without_labels(run.config.evaluation)
     facts = {"server": server, "split": split, "weights": digest(forward), **options}
     del facts["batch_size"]  # it changes no prediction
-    beside = {"network": str(workdir), "step": run.step}
+    beside = {"network": str(workdir), "step": run.step, "checkpoint": checkpoint}
     _claim(output, facts, {**beside, "commit": runs.provenance()["commit"]})
     predictor = Predictor(forward, run.label_space, **options)
     size = SERVERS[server].size

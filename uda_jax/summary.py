@@ -109,11 +109,17 @@ def write_parameters(workdir: Path, params: dict, writer) -> None:
 
 
 def assess(
-    config, model: Model, network: Network, test: Dataset, mesh: Mesh, step: int
+    config,
+    model: Model,
+    network: Network,
+    test: Dataset,
+    mesh: Mesh,
+    step: int,
+    checkpoint: str = "latest",
 ) -> Report:
     """Evaluates a network as `config.evaluation` says, on the benchmark's classes."""
     return score(
-        config, make_forward(model, *network), test, step=step, checkpoint="latest",
+        config, make_forward(model, *network), test, step=step, checkpoint=checkpoint,
         sharding=image_sharding(config, mesh),
     )  # fmt: skip
 

@@ -301,8 +301,9 @@ def fit(config: ConfigDict, workdir: str | Path) -> Report:
                 )
                 if config.evaluate_teacher:
                     teacher = summary.assess(
-                        config, model, state.memory["teacher"], data.test, mesh, step
-                    )
+                        config, model, state.memory["teacher"], data.test, mesh, step,
+                        "teacher",
+                    )  # fmt: skip
                     writer.write_scalars(step, {"eval/teacher_miou": teacher.miou})
                     said = f"mIoU {100 * teacher.miou:.2f} of the teacher"
                     live.say(f"step {step}: {said}")

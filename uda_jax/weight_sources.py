@@ -99,10 +99,10 @@ def open_source(
     own = isinstance(saved, dict) and any(
         isinstance(name, str) and name.startswith("params/") for name in saved
     )
-    if (own or saved is None) and copy != "student":
+    if own and copy != "student":
         raise UserError(f"{path} holds one network alone: leave out --copy={copy}.")
     if saved is None:
-        return _open_discriminator(path, part) if part else _open_workdir(path)
+        return _open_discriminator(path, part) if part else _open_workdir(path, copy)
     if part:
         raise UserError(
             f"{path} is no workdir of a run, and only such hold parts: leave out "
@@ -218,10 +218,14 @@ def check_same(
         )
 
 
-def _open_workdir(path) -> Source:
-    from uda_jax.runs import load_run  # which imports this module
+def _open_workdir(path, copy) -> Source:
+    from uda_jax.trained import load_run  # which imports this module
 
-    run = load_run(path)
+    if copy not in ("student", "teacher"):
+        raise UserError(
+            f"{path} is a run, which has no {copy} to convert: leave out --copy={copy}."
+        )
+    run = load_run(path, "teacher" if copy == "teacher" else "latest")
     options = dict(run.config.model)
     name = options.pop("name")
     return Source(
@@ -233,7 +237,7 @@ def _open_workdir(path) -> Source:
 
 
 def _open_discriminator(path, part) -> Source:
-    from uda_jax.runs import load_run  # which imports this module
+    from uda_jax.trained import load_run  # which imports this module
 
     run = load_run(path)
     parts = {f"discriminator/{name}": x for name, x in run.discriminators.items()}

@@ -48,6 +48,14 @@ def test_kth_smallest_is_that_of_a_sort(k):
     assert not np.any(gradient)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "k"), [("float32", 0), ("float32", 5), ("bfloat16", 1), ("int32", 1)]
+)
+def test_kth_smallest_of_what_cannot_be(dtype, k):
+    with pytest.raises(ValueError, match=f"k={k} of 4 values of {dtype}"):
+        kth_smallest(jnp.zeros((2, 2), dtype), k)
+
+
 def test_ohem_needs_fewer_pixels_than_there_are():
     with pytest.raises(ValueError, match="min_kept"):
         losses.ohem_cross_entropy(jnp.zeros((4, 3)), jnp.zeros(4, int), min_kept=4)

@@ -48,7 +48,12 @@ def kth_smallest(values: jax.Array, k: int) -> jax.Array:
 
     Returns:
       float32 scalar, one of the values (of -0 and 0, which are equal, either).
+
+    Raises:
+      ValueError: another dtype, or k is out of its range.
     """
+    if values.dtype != jnp.float32 or not 1 <= k <= values.size:
+        raise ValueError(f"k={k} of {values.size} values of {values.dtype}")
     sign = jnp.uint32(1 << 31)
     bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(values), jnp.uint32)
     # As unsigned integers in the order of the floats: negative ones are inverted.

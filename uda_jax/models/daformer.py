@@ -47,8 +47,8 @@ def daformer(
     Args:
       num_classes: C of the logits.
       backbone: "mit_b0" to "mit_b5"; the published one is B5.
-      channels: of the decoder's embeddings and branches, published as 256; 64 take a
-        tenth of its time.  Others have no published weights.
+      channels: of the decoder's embeddings and branches, times `width`; 256 as
+        published, 64 take a tenth of the decoder's time.
       width: factor on every number of channels but the classes', in the encoder on
         those of one attention head; each is rounded to a whole number of at least 1.
         Other widths than 1 have no published weights.
