@@ -1,6 +1,7 @@
 """DAFormer's and EBDA's step: the originals' numbers, and what every part does."""
 
 import json
+import subprocess
 import sys
 
 import jax
@@ -25,6 +26,7 @@ from uda_jax.train import TrainState, make_train_step
 sys.path.insert(0, str(ROOT / "tests/models"))
 from published_mit import daformer_shapes, image, tensors
 
+SLOW = pytest.mark.slow
 THINGS = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)
 FIXTURE = dict(
     threshold=0.5, ignore_top=3, ignore_bottom=24, feature_classes=THINGS,
@@ -32,10 +34,14 @@ FIXTURE = dict(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def golden():
+def read_golden():
     path = ROOT / "tests/goldens/daformer_step.json"
     return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return read_golden()
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +60,7 @@ def network(model, prefix):
     return Network(*convert.from_torch(made, model.torch.to_flax, *wanted))
 
 
-@pytest.fixture(scope="module")
-def batch():
+def make_batch():
     source = image(2, 128, 128)
     blocks = ((5 * np.arange(32) + 2) % 19).reshape(2, 4, 4)
     label = np.kron(blocks, np.ones((1, 32, 32), int)).astype(np.uint8)
@@ -64,13 +69,22 @@ def batch():
     return {"source": {"image": source, "label": label}, "target": {"image": target}}
 
 
-@pytest.fixture
-def fixed(monkeypatch):
+@pytest.fixture(scope="module")
+def batch():
+    return make_batch()
+
+
+def fix(augment, mixing, set_attribute):
     """Images that are normalised already, and classes that are known."""
-    monkeypatch.setattr(augment, "normalize", lambda x: x)
+    set_attribute(augment, "normalize", lambda x: x)
     chosen = np.full((2, 20), 20)
     chosen[:, [2, 7, 12, 19]] = 0
-    monkeypatch.setattr(mixing, "random_ranks", lambda *_, **__: jnp.array(chosen))
+    set_attribute(mixing, "random_ranks", lambda *_, **__: jnp.array(chosen))
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    fix(augment, mixing, monkeypatch.setattr)
 
 
 def fixture(model, method, batch):
@@ -96,9 +110,8 @@ def forward_only(model, method, batch):
 
 
 def norms(gradients):
-    total = lambda tree: np.sqrt(
-        sum(float(jnp.sum(x.astype(jnp.float32) ** 2)) for x in jax.tree.leaves(tree))
-    )
+    square = lambda x: float(np.sum(np.asarray(x, np.float64) ** 2))
+    total = lambda tree: np.sqrt(sum(map(square, jax.tree.leaves(tree))))
     return {k: total(v) for k, v in gradients["segmentor"].items()}
 
 
@@ -120,9 +133,11 @@ def change(model, params, gradients):
     return {k: total(v) for k, v in updates["segmentor"].items()}
 
 
-def test_a_step_of_daformer_is_the_originals(golden, model, batch, fixed):
-    _, gradients, out = step(model, daformer(model.forward, 19, **FIXTURE), batch)
-    near = lambda mine, theirs: np.testing.assert_allclose(mine, theirs, rtol=1e-3)
+def near(mine, theirs):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-3)
+
+
+def check_daformer(golden, out):
     near(out.metrics["loss/source"], golden["src_ce"])
     near(out.metrics["loss/features"], golden["fd_mean"])
     near(out.metrics["loss/mixed"], golden["mix_ce"])
@@ -137,23 +152,45 @@ def test_a_step_of_daformer_is_the_originals(golden, model, batch, fixed):
     weight = np.asarray(out.images["mixed_weight"], np.float64)
     near(weight.sum(), golden["mix_w_sum"])
     near((weight == 1).mean(), golden["mix_frac"])
-    for part, norm in norms(gradients).items():
-        near(norm, golden["grad_norm_daformer"][part])
     near(of_bottleneck(out.batch_stats), golden["bn_after2"])
 
 
-@pytest.mark.slow  # the losses of both forms have goldens of their own
-def test_a_step_of_ebda_is_the_originals(golden, model, batch, fixed):
-    near = lambda mine, theirs: np.testing.assert_allclose(mine, theirs, rtol=1e-3)
-    params, gradients, out = step(model, ebda(model.forward, 19, **FIXTURE), batch)
+def check_ebda(golden, out):
     near(0.1 * out.metrics["loss/balance"], golden["ebda_V2"])
     entropy = np.asarray(out.images["mixed_entropy"])
     near([entropy.min(), entropy.mean(), entropy.max()], golden["ebda_H"])
-    for part, norm in norms(gradients).items():
-        near(norm, golden["grad_norm_ebda"][part])
     near(of_bottleneck(out.batch_stats), golden["bn_after3"])
-    for part, size in change(model, params, gradients).items():
-        near(size, golden["adamw_step_delta_abssum"][part])
+
+
+STEPS = {"daformer": (daformer, check_daformer), "ebda": (ebda, check_ebda)}
+
+
+def check_gradients(name, golden, model, params, gradients):
+    for part, norm in norms(gradients).items():
+        near(norm, golden[f"grad_norm_{name}"][part])
+    if name == "ebda":
+        for part, size in change(model, params, gradients).items():
+            near(size, golden["adamw_step_delta_abssum"][part])
+
+
+# EBDA's losses have goldens of their own, and the rest of its step is DAFormer's.
+@pytest.mark.parametrize("name", ["daformer", pytest.param("ebda", marks=SLOW)])
+def test_a_step_and_its_gradients_are_the_originals(name):
+    """In double precision, see there."""
+    script = ROOT / "tests/methods/double_precision.py"
+    command = [sys.executable, str(script), name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["daformer", pytest.param("ebda", marks=SLOW)])
+def test_a_step_in_single_precision(name, golden, model, batch, fixed):
+    method, check = STEPS[name]
+    check(golden, forward_only(model, method(model.forward, 19, **FIXTURE), batch))
+
+
+@pytest.mark.slow
+def test_the_first_level_of_the_balance_is_the_originals(golden, model, batch, fixed):
     first = ebda(
         model.forward, 19, balance="quantile", entropy=0.6, balance_weight=0.01,
         **FIXTURE,
