@@ -1,7 +1,6 @@
 """DAFormer's and EBDA's step: the originals' numbers, and what every part does."""
 
 import json
-import subprocess
 import sys
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import ROOT
+from double_precision import in_double, run_in_double
 from test_methods import C, State, forward, start, toy_batch
 
 from uda_jax import augment, convert, mixing
@@ -57,7 +57,8 @@ def network(model, prefix):
     if prefix != "imnet.":
         made["decode_head.conv_seg.weight"] *= 20
     wanted = jax.eval_shape(model.init, jax.random.key(0))
-    return Network(*convert.from_torch(made, model.torch.to_flax, *wanted))
+    weights = convert.from_torch(made, model.torch.to_flax, *wanted)
+    return Network(*(in_double(weights) if jax.config.jax_enable_x64 else weights))
 
 
 def make_batch():
@@ -176,11 +177,21 @@ def check_gradients(name, golden, model, params, gradients):
 # EBDA's losses have goldens of their own, and the rest of its step is DAFormer's.
 @pytest.mark.parametrize("name", ["daformer", pytest.param("ebda", marks=SLOW)])
 def test_a_step_and_its_gradients_are_the_originals(name):
-    """In double precision, see there."""
-    script = ROOT / "tests/methods/double_precision.py"
-    command = [sys.executable, str(script), name]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_in_double("test_self_training", "check_in_double", name)
+
+
+def check_in_double(name):
+    model = create_model(
+        "daformer", 19, backbone="mit_b0", drop_path=0.0, dropout=0.0,
+        compute_dtype="float64",
+    )  # fmt: skip
+    fix(augment, mixing, setattr)
+    method, check = STEPS[name]
+    batch, golden = in_double(make_batch()), read_golden()
+    params, gradients, out = step(model, method(model.forward, 19, **FIXTURE), batch)
+    assert {x.dtype for x in jax.tree.leaves(gradients)} == {np.dtype("float64")}
+    check(golden, out)
+    check_gradients(name, golden, model, params, gradients)
 
 
 @pytest.mark.parametrize("name", ["daformer", pytest.param("ebda", marks=SLOW)])
