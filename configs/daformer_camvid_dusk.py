@@ -14,26 +14,15 @@ same drive.  Nothing has been measured yet.
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
-from uda_jax.benchmark_rows import DACS, EBDA_V1, EBDA_V2
-from uda_jax.daformer_configs import small
+from uda_jax.daformer_configs import SMALL_METHODS, small
 
-# Method, its options, and whether rare classes are sampled.
-VARIANTS = {
-    "daformer": ("daformer", {}, True),
-    "dacs": ("daformer", DACS, False),
-    "ebda_v1": ("ebda", EBDA_V1, True),
-    "ebda_v2": ("ebda", EBDA_V2, True),
-    "source": ("source_only", None, False),
-}
+VARIANTS = SMALL_METHODS
 
 
 def get_config(variant: str = "daformer") -> ConfigDict:
-    method, options, rare_classes = benchmarks.choose(VARIANTS, variant)
     config = small(
         "camvid_day_to_dusk",
-        method,
-        options,
-        rare_classes=rare_classes,
+        benchmarks.choose(VARIANTS, variant),
         steps=300,
         resize=(180, 240),
         crop_size=(128, 192),

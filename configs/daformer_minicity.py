@@ -15,29 +15,20 @@ yet.
 from ml_collections import ConfigDict
 
 from uda_jax import benchmarks
-from uda_jax.benchmark_rows import DACS, EBDA_V1, EBDA_V2
-from uda_jax.daformer_configs import small
+from uda_jax.daformer_configs import SMALL_METHODS, small
 
-# Method, its options, and whether rare classes are sampled.
 VARIANTS = {
-    "daformer": ("daformer", {}, True),
-    "dacs": ("daformer", DACS, False),
-    "ebda_v1": ("ebda", EBDA_V1, True),
-    "ebda_v2": ("ebda", EBDA_V2, True),
+    **SMALL_METHODS,
     "no_rcs": ("daformer", {}, False),
     "no_fd": ("daformer", dict(feature_weight=0.0, feature_classes=()), True),
     "alpha": ("daformer", dict(alpha=0.99), True),
-    "source": ("source_only", None, False),
 }
 
 
 def get_config(variant: str = "daformer") -> ConfigDict:
-    method, options, rare_classes = benchmarks.choose(VARIANTS, variant)
     config = small(
         "minicity",
-        method,
-        options,
-        rare_classes=rare_classes,
+        benchmarks.choose(VARIANTS, variant),
         steps=600,
         resize=(128, 256),
         crop_size=(96, 192),

@@ -192,11 +192,11 @@ def main(arguments: list[str]) -> None:
         lines = read_lines(arguments[split + 1 :], record)
         if both := curves.keys() & lines.keys():
             raise UserError(f'"{min(both)}" names a curve and a line: rename one.')
+        keep(record, curves, lines, ends)
     except UserError as error:
         sys.exit(f"uda_jax: {error}")
     write_atomically(DOCS / f"{name}.png", picture(curves, lines))
     replace_block(DOCS / "results.md", name, table(curves, lines))
-    keep(record, curves, lines, ends)
 
 
 if __name__ == "__main__":

@@ -229,10 +229,10 @@ def main(arguments: list[str]) -> None:
     try:
         found = read_rows(rows, *reports[:1] or ["report.json"], record)
         text = table(found, rarest_third="--rarest-third" in options)
+        keep(record, found)
     except UserError as error:
         sys.exit(f"uda_jax: {error}")
     replace_block(DOCUMENT, marker, text)
-    keep(record, found)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,16 @@ from uda_jax import benchmark_rows as rows
 from uda_jax.benchmarks import base_config, label_space_of
 from uda_jax.errors import UserError
 
+# Of the small runs: method, its options over the published ones (None for no target),
+# and whether rare classes are sampled.
+SMALL_METHODS = {
+    "daformer": ("daformer", {}, True),
+    "dacs": ("daformer", rows.DACS, False),
+    "ebda_v1": ("ebda", rows.EBDA_V1, True),
+    "ebda_v2": ("ebda", rows.EBDA_V2, True),
+    "source": ("source_only", None, False),
+}
+
 
 def daformer_recipe(config: ConfigDict, method: str = "daformer", **options) -> None:
     """Sets what DAFormer, DACS and EBDA are trained with, on a config of `base_config`.
@@ -62,10 +72,8 @@ def published(benchmark: str, method: str = "daformer", **options) -> ConfigDict
 
 def small(
     benchmark: str,
-    method: str,
-    options: Mapping[str, Any] | None,
+    row: tuple[str, Mapping[str, Any] | None, bool],
     *,
-    rare_classes: bool,
     steps: int,
     resize: tuple[int, int],
     crop_size: tuple[int, int],
@@ -74,11 +82,10 @@ def small(
 
     Args:
       benchmark: see `base_config`.
-      method: "daformer", "ebda" or "source_only".
-      options: of the first two, over the published ones.
-      rare_classes: whether they are sampled.
+      row: as those of `SMALL_METHODS`.
       steps, resize, crop_size: of the run; it is evaluated at `resize`.
     """
+    method, options, rare_classes = row
     config = base_config(benchmark)
     config.batch_size = 4
     config.steps = steps
