@@ -19,6 +19,7 @@ from uda_jax.models.model import Model, Prediction
 from uda_jax.sliding import (
     chip_stride,
     whole_probs,
+    window_logits,
     window_probs,
     window_starts,
 )
@@ -123,10 +124,30 @@ def test_averaged_windows_are_the_whole_image_for_a_pixelwise_network(flip, wind
     np.testing.assert_allclose(parts.sum(-1), 1, atol=1e-5)
 
 
-def test_windows_per_pass_change_nothing():
+def test_sliding_logits_are_averaged_before_the_softmax():
+    """Two windows of the middle pixel, one of the others; by hand."""
+    image = np.random.default_rng(0).normal(size=(1, 1, 5, 3)).astype(np.float32)
+    lean = lambda x: x + x.mean((1, 2), keepdims=True)  # sees its window alone
+    left, right = lean(image[:, :, :3]), lean(image[:, :, 2:])
+    middle = (left[:, :, 2:] + right[:, :, :1]) / 2
+    wanted = np.concatenate([left[:, :, :2], middle, right[:, :, 1:]], 2)
+    look = lambda x: window_logits(lean, x, window=(4, 3), stride=(4, 2))
+    np.testing.assert_allclose(jax.jit(look)(image), wanted, atol=1e-6)
+    # Through the options: the softmax comes last, and mirrors slide on their own.
+    options = inference_options("sliding", (4, 3), (4, 2), flip=True, resize="logits")
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 1, 5, 3), np.uint8)
+    scores = probabilities(lean, pixels, output_size=(1, 5), **options)
+    turned = lambda x: jax.nn.softmax(look(x))
+    image = normalize(pixels)
+    both = turned(image) + turned(image[:, :, ::-1])[:, :, ::-1]
+    np.testing.assert_allclose(scores, both / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("slide", [window_probs, window_logits])
+def test_windows_per_pass_change_nothing(slide):
     image = np.random.default_rng(0).normal(size=(1, 14, 17, 3)).astype(np.float32)
     look = jax.jit(
-        lambda n: window_probs(
+        lambda n: slide(
             tiny_net, image, window=(6, 6), stride=(4, 4), windows_per_pass=n
         ),
         static_argnums=0,
@@ -315,7 +336,8 @@ def test_what_cannot_be_evaluated_is_said():
         ({"scales": ()}, "positive numbers"),
         ({"scales": (0.0,)}, "positive numbers"),
         ({"resize": "logit"}, 'did you mean "logits"'),
-        ({"mode": "chips", "resize": "direct"}, 'has no resize="direct"'),
+        ({"mode": "chips", "resize": "logits"}, "choose probabilities, or the mode"),
+        ({"mode": "sliding", "resize": "direct"}, "choose probabilities or logits, or"),
         ({"resize": "direct", "align_corners": False}, "takes no align_corners=False"),
     ],
 )
@@ -428,6 +450,12 @@ def test_protocols_differ_and_say_so():
             [(12, 16)],
             {"mode": "chips", "window": (6, 6)},
             "image and label 12 x 16, windows 6 x 6 every 5 x 5, summed, no flip",
+        ),
+        (
+            [(12, 16)],
+            {"mode": "sliding", "window": (6, 6), "resize": "logits"},
+            "image and label 12 x 16, windows 6 x 6 every 4 x 4, logits averaged, no "
+            "flip",
         ),
     ],
 )

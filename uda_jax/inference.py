@@ -10,12 +10,17 @@ import jax
 from uda_jax.augment import normalize
 from uda_jax.errors import UserError, did_you_mean
 from uda_jax.models.layers import resize_bilinear
-from uda_jax.sliding import chip_stride, whole_probs, window_probs
+from uda_jax.sliding import chip_stride, whole_probs, window_logits, window_probs
 
 Size = tuple[int, int]  # (height, width)
 
 MODES = ("whole", "chips", "sliding")
 RESIZES = ("probabilities", "logits", "direct")
+_RESIZED = {
+    "whole": RESIZES,
+    "chips": RESIZES[:1],
+    "sliding": RESIZES[:2],
+}
 _NAMED_SIZES = 3
 
 
@@ -34,7 +39,7 @@ def inference_options(
       mode: "whole": one pass over the image.  "chips": TUFL's evaluation, zero-padded
         windows 5/6 apart whose probabilities are summed as released (Yan et al., T-ITS
         2023; window 647 for CrossCity, 1024 for Cityscapes).  "sliding": windows whose
-        probabilities are averaged where they overlap.
+        probabilities, or with resize="logits" logits, are averaged where they overlap.
       window: (height, width) of a window; not for "whole".
       stride: (down, right) between windows of "sliding"; default 2/3 of the window.
       scales: factors of the sides, as in multi-scale testing.
@@ -43,8 +48,8 @@ def inference_options(
         passes (TUFL).  "logits": those at the network's input size, pass by pass before
         the softmax (mmseg's evaluation: DAFormer, with align_corners=False).  "direct":
         the network's own logits, in one interpolation from its coarse grid and in the
-        network's own way (ADVENT, AdaptSegNet, IntraDA), also pass by pass.  Windows
-        have only the first.
+        network's own way (ADVENT, AdaptSegNet, IntraDA), also pass by pass.  "chips"
+        have the first, "sliding" the first two: "logits" is mmseg's sliding.
       align_corners: of that resize; "direct" has none of its own.
 
     Returns:
@@ -59,10 +64,10 @@ def inference_options(
                 f'{name} "{value}" is unknown{did_you_mean(value, allowed)}: choose '
                 f"one of {', '.join(allowed)}."
             )
-    if mode != "whole" and resize != "probabilities":
+    if resize not in _RESIZED[mode]:
         raise UserError(
-            f'mode "{mode}" adds up probabilities and has no resize="{resize}": leave '
-            'it out, or choose the mode "whole".'
+            f'mode "{mode}" has no resize="{resize}": choose '
+            f'{" or ".join(_RESIZED[mode])}, or the mode "whole".'
         )
     if resize == "direct" and not align_corners:
         raise UserError(
@@ -149,10 +154,14 @@ def probabilities(
     """
     image = normalize(image)
     grow = partial(resize_bilinear, size=output_size, align_corners=align_corners)
-    if mode == "whole":
+    windows = dict(window=window, stride=stride, windows_per_pass=per_pass)
+    if mode == "whole" or resize == "logits":
+        logits = forward
+        if mode == "sliding":
+            logits = partial(window_logits, forward, **windows)
         look = {
             "probabilities": forward,
-            "logits": lambda x: grow(forward(x)),
+            "logits": lambda x: grow(logits(x)),
             "direct": partial(forward, size=output_size),
         }[resize]
         size = image.shape[1:3] if resize == "probabilities" else output_size
@@ -161,12 +170,10 @@ def probabilities(
         probs = window_probs(
             forward,
             image,
-            window=window,
-            stride=stride,
             scales=scales,
             flip=flip,
             average=mode == "sliding",
-            windows_per_pass=per_pass,
+            **windows,
         )
     return grow(probs)
 
@@ -204,6 +211,8 @@ def protocol(
     if options["mode"] != "whole":
         window, stride = (_by(options[key]) for key in ("window", "stride"))
         joined = "summed" if options["mode"] == "chips" else "averaged"
+        if options["resize"] == "logits":
+            joined = f"logits {joined}"
         parts.append(f"windows {window} every {stride}, {joined}")
     if options["scales"] != (1.0,):
         parts.append(f"scales {' '.join(f'{s:g}' for s in options['scales'])}")

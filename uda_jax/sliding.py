@@ -123,16 +123,50 @@ def window_probs(
         canvas = jnp.zeros((batch, *padded_size, probs.shape[-1]), probs.dtype)
         canvas = _add_up(canvas, mine, corners)
         if average:
-            rows, columns = (
-                _coverage(s, w, length)
-                for s, w, length in zip(starts, window, padded_size, strict=True)
-            )
-            canvas = canvas / rows[:, None, None] / columns[:, None]
+            canvas = canvas / _counts(starts, window, padded_size)
         (top, _), (left, _) = pads
         height, width = scaled_size
         inner = canvas[:, top : top + height, left : left + width]
         total += resize_bilinear(inner, size, align_corners=True)
     return total / (len(scales) * (1 + flip)) if average else total
+
+
+def window_logits(
+    forward: Callable[[jax.Array], jax.Array],
+    image: jax.Array,
+    *,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    windows_per_pass: int = 1,
+) -> jax.Array:
+    """Mean of forward(window) over the windows that lie over each pixel: mmseg's.
+
+    The softmax is left to who asks.  Nothing is padded: along a side shorter than the
+    window a window is as long as the image.
+
+    Args:
+      forward: normalised float32 [n, h, w, 3] -> logits [n, h, w, C].
+      image: normalised float32 [B, H, W, 3].
+      window, stride, windows_per_pass: see `window_probs`.
+
+    Returns:
+      [B, H, W, C] float32 logits.
+    """
+    batch, *size = image.shape[:3]
+    window = tuple(min(pair) for pair in zip(window, size, strict=True))
+    starts = [
+        window_starts(length, w, s)
+        for length, w, s in zip(size, window, stride, strict=True)
+    ]
+    corners = _corners(starts)
+    logits = _map_windows(
+        lambda x: forward(x).astype(jnp.float32),
+        _cut(image, corners, window).reshape(-1, *window, 3),
+        windows_per_pass,
+    )
+    logits = logits.reshape(-1, batch, *logits.shape[1:])
+    canvas = jnp.zeros((batch, *size, logits.shape[-1]), logits.dtype)
+    return _add_up(canvas, logits, corners) / _counts(starts, window, size)
 
 
 def _scaled(size, scale):
@@ -145,12 +179,15 @@ def _corners(starts):
     return np.array([(t, left) for t in tops for left in lefts], np.int32)
 
 
-def _coverage(starts, window, length):
-    """[length] float32: how many windows lie over each position of one axis."""
-    counts = np.zeros(length, np.float32)
-    for start in starts:
-        counts[start : start + window] += 1
-    return counts
+def _counts(starts, window, size):
+    """[H, W, 1] float32: how many windows lie over each pixel."""
+    axes = []
+    for own, side, length in zip(starts, window, size, strict=True):
+        counts = np.zeros(length, np.float32)
+        for start in own:
+            counts[start : start + side] += 1
+        axes.append(counts)
+    return np.outer(*axes)[:, :, None]
 
 
 def _cut(image, corners, window):

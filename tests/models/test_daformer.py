@@ -3,6 +3,7 @@
 import json
 from functools import lru_cache, reduce
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from recorded import assert_recorded
 
 from uda_jax import convert
 from uda_jax.errors import UserError
+from uda_jax.inference import inference_options, probabilities
 from uda_jax.models import create_model, mit
 from uda_jax.models.daformer import DAFormerHead
 from uda_jax.models.layers import resize_bilinear
@@ -96,6 +98,21 @@ def test_daformer_equals_the_original(goldens, predictions, daformer):
         prediction.features,
     )
     assert_recorded(low, goldens["daformer_b0_logits_os4"])
+
+
+def test_sliding_equals_the_original(goldens, daformer):
+    """Windows of 64 pixels every 32 over 80 x 112, scored at 130 x 200."""
+    options = inference_options(
+        "sliding", (64, 64), (32, 32), resize="logits", align_corners=False
+    )
+    look = jax.jit(
+        lambda x: probabilities(
+            lambda part: daformer[3](part).logits,
+            x, per_pass=3, output_size=(130, 200), **options,
+        )
+    )  # fmt: skip
+    with mock.patch("uda_jax.inference.normalize", lambda x: x):
+        assert_recorded(look(image(1, 80, 112)), goldens["slide_inference_probs"])
 
 
 def test_segformer_equals_the_original(goldens, predictions, segformer):
