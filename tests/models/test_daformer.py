@@ -17,7 +17,7 @@ from uda_jax import convert
 from uda_jax.errors import UserError
 from uda_jax.inference import inference_options, probabilities
 from uda_jax.models import create_model, mit
-from uda_jax.models.daformer import DAFormerHead
+from uda_jax.models.daformer import DAFormerHead, SeparableASPP
 from uda_jax.models.layers import resize_bilinear
 from uda_jax.models.segformer import SegFormerHead
 
@@ -360,6 +360,30 @@ def test_dropout_takes_whole_channels():
     np.testing.assert_allclose(np.unique(kept), [0, 4], atol=1e-5)
     assert np.mean(kept == 0) == pytest.approx(0.25, abs=0.06)
     assert np.any(kept[0] != kept[1])
+
+
+def test_recomputed_branches_are_the_same_and_keep_less():
+    """Values, running statistics and gradients, and how many numbers wait for them."""
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 16)).astype(np.float32)
+    trees, found, kept = None, [], []
+    for remat in (False, True):
+        fuse = SeparableASPP(4, use_running=False, dtype=jnp.float32, remat=remat)
+        trees = trees or fuse.init(jax.random.key(0), x)
+
+        def loss(params, fuse=fuse):
+            tree = {**trees, "params": params}
+            y, new = fuse.apply(tree, x, mutable=["batch_stats"])
+            return jnp.mean(y**2), new
+
+        value = jax.jit(jax.value_and_grad(loss, has_aux=True))(trees["params"])
+        found.append(jax.tree.leaves(jax.device_get(value)))
+        backward = jax.eval_shape(
+            lambda p, loss=loss: jax.vjp(loss, p)[1:], trees["params"]
+        )
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(backward)))
+    for plain, again in zip(*found, strict=True):
+        np.testing.assert_allclose(again, plain, rtol=1e-5, atol=1e-7)
+    assert kept[1] < kept[0] / 2
 
 
 # --- sizes and options ----------------------------------------------------------------

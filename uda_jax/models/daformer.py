@@ -61,7 +61,8 @@ def daformer(
         is BatchNorm in the decoder only.
       compute_dtype: "float32" or "bfloat16", of products and convolutions; parameters,
         statistics of the norms, the attention's softmax and logits are float32.
-      remat: recompute the blocks in the backward pass to save memory.
+      remat: recompute the encoder's blocks and the decoder's separable branches in the
+        backward pass to save memory.
 
     Returns:
       The model.  `forward` takes any size of at least 29x29; logits have that size, by
@@ -76,7 +77,7 @@ def daformer(
         raise UserError(f"daformer's channels are {channels}: choose at least 1.")
     return mit_segmentor(
         "daformer",
-        partial(DAFormerHead, num_classes, channels),
+        partial(DAFormerHead, num_classes, channels, remat=remat),
         initial=initial,
         torch=TorchNames(TORCH_NAMES, FLAX_NAMES),
         backbone=backbone,
@@ -110,6 +111,7 @@ class DAFormerHead(nn.Module):
       dropout: rate.
       train: whether dropout is on.
       use_running: BatchNorm uses its running statistics and leaves them alone.
+      remat: see `SeparableASPP`.
     """
 
     num_classes: int
@@ -119,6 +121,7 @@ class DAFormerHead(nn.Module):
     train: bool
     use_running: bool
     dtype: jnp.dtype
+    remat: bool = False
 
     @nn.compact
     def __call__(self, maps):
@@ -129,7 +132,9 @@ class DAFormerHead(nn.Module):
             for i, x in enumerate(maps)
         ]
         x = jnp.concatenate(levels, axis=-1)
-        x = SeparableASPP(features, self.use_running, self.dtype, name="fuse_layer")(x)
+        x = SeparableASPP(
+            features, self.use_running, self.dtype, self.remat, name="fuse_layer"
+        )(x)
         x = nn.Dropout(
             self.dropout, broadcast_dims=(1, 2), deterministic=not self.train
         )(x)
@@ -143,22 +148,27 @@ class SeparableASPP(nn.Module):
 
     The first is a 1x1 ConvNorm, the others a depthwise dilated 3x3 ConvNorm and a 1x1
     ConvNorm; there is no image pooling.
+
+    remat: compute the inside of those others again in the backward pass; it is four
+      times as wide as what they give.
     """
 
     features: int
     use_running: bool
     dtype: jnp.dtype
+    remat: bool
 
     @nn.compact
     def __call__(self, x):
         """[B, H, W, C] -> [B, H, W, features]."""
         conv_norm = partial(ConvNorm, use_running=self.use_running, dtype=self.dtype)
+        separable = nn.remat(SeparableConv) if self.remat else SeparableConv
         branches = [conv_norm(self.features, 1, name="aspp_modules_0")(x)]
         for i, dilation in enumerate(DILATIONS[1:], start=1):
             branches.append(
-                SeparableConv(
-                    self.features, dilation, conv_norm, name=f"aspp_modules_{i}"
-                )(x)
+                separable(self.features, dilation, conv_norm, name=f"aspp_modules_{i}")(
+                    x
+                )
             )
         x = jnp.concatenate(branches, axis=-1)
         return conv_norm(self.features, 3, name="bottleneck")(x)
