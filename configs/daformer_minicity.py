@@ -8,8 +8,8 @@ is MiT-B0, with a decoder of 64 channels, from random weights: there are no Imag
 weights here, and the features of which DAFormer stays near are that network's own.
 `:dacs`, `:ebda_v1` and `:ebda_v2` are the other methods; `:no_rcs`, `:no_fd` and
 `:alpha` (0.99) are DAFormer without rare-class sampling, without feature distance and
-with DACS's teacher; `:source` only goes on with the source.  Nothing has been measured
-yet.
+with DACS's teacher; `:source` goes on with the source alone, as it began.  Nothing has
+been measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -19,6 +19,7 @@ from uda_jax.daformer_configs import SMALL_METHODS, small
 
 VARIANTS = {
     **SMALL_METHODS,
+    "source": ("source_only", {"class_weights": "middle"}, False),
     "no_rcs": ("daformer", {}, False),
     "no_fd": ("daformer", dict(feature_weight=0.0, feature_classes=()), True),
     "alpha": ("daformer", dict(alpha=0.99), True),

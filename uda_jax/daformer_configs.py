@@ -9,14 +9,14 @@ from uda_jax import benchmark_rows as rows
 from uda_jax.benchmarks import base_config, label_space_of
 from uda_jax.errors import UserError
 
-# Of the small runs: method, its options over the published ones (None for no target),
-# and whether rare classes are sampled.
+# Of the small runs: method, its options over the published ones, and whether rare
+# classes are sampled.
 SMALL_METHODS = {
     "daformer": ("daformer", {}, True),
     "dacs": ("daformer", rows.DACS, False),
     "ebda_v1": ("ebda", rows.EBDA_V1, True),
     "ebda_v2": ("ebda", rows.EBDA_V2, True),
-    "source": ("source_only", None, False),
+    "source": ("source_only", {"class_weights": "none"}, False),
 }
 
 
@@ -72,7 +72,7 @@ def published(benchmark: str, method: str = "daformer", **options) -> ConfigDict
 
 def small(
     benchmark: str,
-    row: tuple[str, Mapping[str, Any] | None, bool],
+    row: tuple[str, Mapping[str, Any], bool],
     *,
     steps: int,
     resize: tuple[int, int],
@@ -99,7 +99,7 @@ def small(
     )
     config.model = ConfigDict(rows.SMALL_DAFORMER)
     if method == "source_only":
-        config.method = ConfigDict(dict(name=method, class_weights="none", view="none"))
+        config.method = ConfigDict({"name": method, **options})
     else:
         # These images have no border that would be wrong.
         ignored = {"ignore_top": 0, "ignore_bottom": 0}

@@ -280,6 +280,26 @@ def test_the_teacher_follows_the_student_and_gets_no_gradient(step):
     )
 
 
+def test_pictures_of_the_entropy_before_and_now():
+    """Of the network of the start and of the teacher, as a share of log C."""
+    method = daformer(forward, C, **OPTIONS)
+    state = toy(method)
+    state = state.replace(step=jnp.int32(1))
+
+    def pictures(factor):
+        memory = {**state.memory, "teacher": other_network(state, factor)}
+        state_ = state.replace(memory=memory)
+        _, out = method.loss(state.params, state_, toy_batch(), jax.random.key(0))
+        return [out.images[f"target_entropy{when}"] for when in ("_before", "")]
+
+    before, now = pictures(1.0)  # the teacher is still the student it began as
+    np.testing.assert_allclose(now, before, rtol=1e-5)
+    assert before.min() > 0 and before.max() <= 1
+    before_too, surer = pictures(30.0)
+    np.testing.assert_array_equal(before_too, before)
+    assert surer.mean() < before.mean()
+
+
 def test_with_accumulated_gradients_the_teacher_follows_in_every_part():
     method = daformer(forward, C, **OPTIONS)
     state = toy(method)

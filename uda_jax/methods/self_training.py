@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from uda_jax import augment, losses, mixing
 from uda_jax.errors import UserError
@@ -99,19 +100,27 @@ def self_training(
             memory["further"] = further_memory
         return {}, memory
 
-    def label_target(teacher, target):
-        """(pseudo-label, weight: each [B, H, W]; batch_stats of the teacher)."""
+    def say_of_target(network, target):
+        """(logits [B, H, W, C], batch_stats) by the batch's own statistics."""
         image = augment.normalize(target["image"])
-        said, stats = forward(*teacher, image, train=False, batch_statistics=True)
-        probs = jax.nn.softmax(jax.lax.stop_gradient(said.logits))
+        said, stats = forward(*network, image, train=False, batch_statistics=True)
+        return jax.lax.stop_gradient(said.logits), stats
+
+    def unsureness(logits):
+        """Entropy as a share of the largest, so that pictures have one scale."""
+        return losses.pixel_entropy(logits) / np.log(num_classes)
+
+    def label_target(logits, target):
+        """(pseudo-label, weight): each [B, H, W]."""
+        probs = jax.nn.softmax(logits)
         confident = jnp.max(probs, -1) >= threshold
-        row = jnp.arange(image.shape[1])[:, None]
-        counts = (row >= ignore_top) & (row < image.shape[1] - ignore_bottom)
+        row = jnp.arange(logits.shape[1])[:, None]
+        counts = (row >= ignore_top) & (row < logits.shape[1] - ignore_bottom)
         if "valid" in target:
             counts = counts & (target["valid"] > 0)
         weight = jnp.mean(confident, dtype=jnp.float32) * counts
         label = jnp.argmax(probs, -1).astype(jnp.uint8)
-        return label, jnp.broadcast_to(weight, label.shape), stats
+        return label, jnp.broadcast_to(weight, label.shape)
 
     def choose_classes(key, source):
         """bool [B, C + 1]: half of the classes that there are, rounded up."""
@@ -171,9 +180,13 @@ def self_training(
             total += feature_weight * term
             metrics["loss/features"] = term
             images["source_features"] = _enlarged(mask, source["label"].shape)
+            before, _ = say_of_target(memory["reference"], target)
+            images["target_entropy_before"] = unsureness(before)
 
         memory["teacher"] = _follow(memory["teacher"], params, state.step, alpha)
-        pseudo_label, sureness, stats = label_target(memory["teacher"], target)
+        said_of_target, stats = say_of_target(memory["teacher"], target)
+        images["target_entropy"] = unsureness(said_of_target)
+        pseudo_label, sureness = label_target(said_of_target, target)
         memory["teacher"] = memory["teacher"]._replace(batch_stats=stats)
         pasted = mixing.class_mask(source["label"], choose_classes(class_key, source))
         image = mixing.class_mix(pasted, source_image, target_image)
