@@ -101,11 +101,12 @@ def small(
     if method == "source_only":
         config.method = ConfigDict({"name": method, **options})
     else:
-        # These images have no border that would be wrong.
-        ignored = {"ignore_top": 0, "ignore_bottom": 0}
-        daformer_recipe(config, method, **ignored, **options)
+        # These images have no border that would be wrong, and a run of some hundred
+        # steps needs a teacher that is not the mean of them all.
+        ours = {"ignore_top": 0, "ignore_bottom": 0, "alpha": 0.99}
+        daformer_recipe(config, method, **{**ours, **options})
     config.optimizer = ConfigDict(
-        {**rows.ADAMW, "learning_rate": 3e-4, "head_multiplier": 1.0}
+        {**rows.ADAMW, "learning_rate": 1e-3, "head_multiplier": 1.0}
     )
     config.schedule = ConfigDict(dict(name="poly", power=1.0, warmup_steps=0))
     config.evaluate_every = steps // 2
