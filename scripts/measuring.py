@@ -15,6 +15,7 @@ from uda_jax.errors import UserError
 from uda_jax.files import write_atomically
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
+NUMBERS = DOCUMENT.with_suffix(".json")
 
 
 def machine(*packages: str) -> dict[str, Any]:
@@ -55,7 +56,11 @@ def record(command: str, text: str, rows: Any, about: dict[str, Any]) -> None:
     versions = ", ".join(f"{k} {v}" for k, v in list(about.items())[3:])
     head = f"{about['processor']}, {about['cores']} cores; {versions}; {text}"
     replace_block(DOCUMENT, command, head)
-    path = DOCUMENT.with_suffix(".json")
-    numbers = json.loads(path.read_text())
+    numbers = json.loads(NUMBERS.read_text())
     numbers[command] = {"machine": about, "rows": rows}
-    write_atomically(path, json.dumps(numbers, indent=1) + "\n")
+    write_atomically(NUMBERS, json.dumps(numbers, indent=1) + "\n")
+
+
+def recorded(command: str) -> dict[str, Any] | None:
+    """What `record` kept last: "machine" and "rows"."""
+    return json.loads(NUMBERS.read_text()).get(command)
