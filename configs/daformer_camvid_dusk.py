@@ -6,8 +6,9 @@ r"""DAFormer, DACS and EBDA on real photographs: CamVid, day to dusk.
 It starts from the supervised network of configs/source_only_camvid.py:daformer, MiT-B0
 with a decoder of 64 channels from random weights, and what its features stay near is
 that network, as on minicity (configs/daformer_minicity.py).  `:dacs`, `:ebda_v1` and
-`:ebda_v2` are the other methods, `:source` goes on with the source alone, as it began.
-The 62 dusk images that it adapts to are opened without their labels; the 62 test images
+`:ebda_v2` are the other methods, `:source` is a control, as many steps more with the
+loss and colours that the start had.  What is not published in them is as there.  The 62
+dusk images that it adapts to are opened without their labels; the 62 test images
 are of the same drive.  Nothing has been measured yet.
 """
 

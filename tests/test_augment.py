@@ -260,9 +260,6 @@ def test_daformer_blur_equals_the_original():
     golden = json.loads((GOLDENS / "daformer.json").read_text())
     for side, size in golden["ksizes"].items():
         assert augment.daformer_kernel_size(int(side)) == size
-    for height, width in ((20, 30), (96, 64)):
-        sizes = [augment.daformer_kernel_size(side) for side in (height, width)]
-        assert sizes == golden[f"ksize_{height}x{width}"]
     for (height, width), deviation, key in [
         ((20, 30), 0.8, "blur_sigma0.8"),
         ((96, 64), 1.0, "blur96x64_sigma1.0"),

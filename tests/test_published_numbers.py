@@ -281,6 +281,30 @@ def test_every_published_run_is_in_the_table():
     assert published == {*PUBLISHED, *TUFL_CITIES, *PARKING, *SELF_TRAINED}
 
 
+def test_what_the_small_self_training_runs_change():
+    """Teacher, statistics and rows; each variant goes over the row that all share."""
+    method = lambda case: get_config(f"daformer_minicity:{case}").method.to_dict()
+    shared = {**method("daformer"), "name": ""}
+    ours = {"alpha": 0.99, "statistics": "target", "ignore_top": 0, "ignore_bottom": 0}
+    assert ours.items() <= shared.items()
+    no_features = {"feature_weight": 0.0, "feature_classes": ()}
+    for case, changed in {
+        "dacs": no_features,
+        "no_fd": no_features,
+        "no_rcs": {},
+        "alpha": {"alpha": 0.999},
+        "student": {"statistics": "student"},
+        "ebda_v1": {"balance": "quantile", "entropy": 0.6, "balance_weight": 0.01},
+        "ebda_v2": {"balance": "constant", "entropy": 0.4, "balance_weight": 0.1},
+    }.items():
+        row = {**method(case), "name": ""}
+        assert {**shared, **changed}.items() <= row.items(), case
+        sampled = get_config(f"daformer_minicity:{case}").data.sampling.name
+        assert sampled == ("uniform" if case in ("dacs", "no_rcs") else "rare_class")
+    control = method("statistics")
+    assert control["entropy_weight"] == 0 and control["statistics"] == "target"
+
+
 @pytest.mark.parametrize("case", PUBLISHED)
 def test_a_run_has_the_published_numbers(case):
     (steps, horizon), (branches, affine, multi_level), method, flip = PUBLISHED[case]

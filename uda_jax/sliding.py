@@ -123,7 +123,7 @@ def window_probs(
         canvas = jnp.zeros((batch, *padded_size, probs.shape[-1]), probs.dtype)
         canvas = _add_up(canvas, mine, corners)
         if average:
-            canvas = canvas / _counts(starts, window, padded_size)
+            canvas = _mean(canvas, starts, window)
         (top, _), (left, _) = pads
         height, width = scaled_size
         inner = canvas[:, top : top + height, left : left + width]
@@ -166,7 +166,7 @@ def window_logits(
     )
     logits = logits.reshape(-1, batch, *logits.shape[1:])
     canvas = jnp.zeros((batch, *size, logits.shape[-1]), logits.dtype)
-    return _add_up(canvas, logits, corners) / _counts(starts, window, size)
+    return _mean(_add_up(canvas, logits, corners), starts, window)
 
 
 def _scaled(size, scale):
@@ -179,15 +179,21 @@ def _corners(starts):
     return np.array([(t, left) for t in tops for left in lefts], np.int32)
 
 
-def _counts(starts, window, size):
-    """[H, W, 1] float32: how many windows lie over each pixel."""
-    axes = []
-    for own, side, length in zip(starts, window, size, strict=True):
-        counts = np.zeros(length, np.float32)
-        for start in own:
-            counts[start : start + side] += 1
-        axes.append(counts)
-    return np.outer(*axes)[:, :, None]
+def _mean(canvas, starts, window):
+    """Sums over windows [B, H, W, C], by how many lie over each pixel."""
+    rows, columns = (
+        _coverage(own, side, length)
+        for own, side, length in zip(starts, window, canvas.shape[1:3], strict=True)
+    )
+    return canvas / rows[:, None, None] / columns[:, None]
+
+
+def _coverage(starts, window, length):
+    """[length] float32: how many windows lie over each position of one axis."""
+    counts = np.zeros(length, np.float32)
+    for start in starts:
+        counts[start : start + window] += 1
+    return counts
 
 
 def _cut(image, corners, window):

@@ -402,6 +402,7 @@ def test_a_second_forward_updates_batch_norm_once_more():
         ({"colors": "dafomer"}, 'did you mean "daformer"'),
         ({"balance": "median"}, 'balance is "median"'),
         ({"region": "left"}, 'region is "left"'),
+        ({"statistics": "targets"}, 'did you mean "target"'),
         ({"quantile": 0.0}, "quantile is 0.0"),
     ],
 )
@@ -427,16 +428,41 @@ def test_batches_that_cannot_be():
 
 def test_the_teacher_takes_the_batchs_statistics_and_drops_nothing():
     calls = []
+    first = lambda params: float(params["heads"][0]["kernel"].ravel()[0])
 
     def seen(params, stats, image, *, train, batch_statistics=None, **rest):
-        calls.append((train, batch_statistics, bool(rest.get("rngs"))))
+        factor = round(first(params) / first(state.params["segmentor"]))
+        calls.append((factor, train, batch_statistics, bool(rest.get("rngs"))))
         return forward(params, stats, image, train=train, **rest)
 
     method = daformer(seen, C, **OPTIONS)
-    method.loss(toy(method).params, toy(method), toy_batch(), jax.random.key(0))
-    student, reference = (True, None, True), (False, None, False)
-    teacher = (False, True, False)
-    assert calls == [student, reference, teacher, student]
+    state = toy(method)
+    networks = {"reference": 2.0, "teacher": 3.0}
+    memory = {k: other_network(state, factor) for k, factor in networks.items()}
+    state = state.replace(step=jnp.int32(5000), memory={**state.memory, **memory})
+    method.loss(state.params, state, toy_batch(), jax.random.key(0))
+    student, of_source = (1, True, None, True), (2, False, None, False)
+    of_target = [(factor, False, True, False) for factor in (2, 3)]
+    assert calls == [student, of_source, *of_target, student]
+
+
+@pytest.mark.parametrize("make, passes", [(daformer, 2), (ebda, 3)])
+def test_whose_statistics_the_student_is_scored_by(make, passes):
+    """Its own passes', or, ours, the teacher's one; the total is the same."""
+    totals, seen = [], {}
+    for statistics in ("student", "target"):
+        method = make(forward, C, **OPTIONS, statistics=statistics)
+        state = toy(method)
+        # As after a step in which the teacher has seen 100 images.
+        teacher = state.memory["teacher"]._replace(batch_stats={"seen": 100})
+        state = state.replace(memory={**state.memory, "teacher": teacher})
+        total, out = method.loss(state.params, state, toy_batch(), jax.random.key(0))
+        totals.append(float(total))
+        seen[statistics] = out.batch_stats["seen"] - state.batch_stats["seen"]
+    images = len(toy_batch()["target"]["image"])
+    assert totals[0] == totals[1]
+    assert seen["student"] == passes * images
+    assert seen["target"] == 100 + images - state.batch_stats["seen"]
 
 
 @pytest.mark.parametrize("width", [16, 31, 33])

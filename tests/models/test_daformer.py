@@ -93,7 +93,7 @@ def test_daformer_equals_the_original(goldens, predictions, daformer):
     assert_recorded(prediction.logits, goldens["daformer_b0_encode_decode"])
     found = np.bincount(prediction.logits.argmax(-1).ravel(), minlength=19)
     assert found.tolist() == goldens["daformer_b0_argmax_hist"]
-    low = DAFormerHead(19, 256, **HEAD).apply(
+    low = DAFormerHead(19, 256, **HEAD, remat=False).apply(
         {"params": params["decode_head"], "batch_stats": stats["decode_head"]},
         prediction.features,
     )
@@ -112,7 +112,11 @@ def test_sliding_equals_the_original(goldens, daformer):
         )
     )  # fmt: skip
     with mock.patch("uda_jax.inference.normalize", lambda x: x):
-        assert_recorded(look(image(1, 80, 112)), goldens["slide_inference_probs"])
+        probs = look(image(1, 80, 112))
+    golden = goldens["slide_inference_probs"]
+    assert_recorded(probs, golden)
+    # What is averaged and how it is resized moves this by 1e-5 of itself.
+    assert np.std(np.float64(probs)) == pytest.approx(golden["std"], rel=2e-6)
 
 
 def test_segformer_equals_the_original(goldens, predictions, segformer):
@@ -344,7 +348,8 @@ def test_dropout_follows_its_key_and_needs_one(training):
 
 def test_dropout_takes_whole_channels():
     """Each channel of an example is 0 or divided by 0.75, at every pixel."""
-    head = DAFormerHead(256, 256, **{**HEAD, "train": True, "dropout": 0.25})
+    options = {**HEAD, "train": True, "dropout": 0.25}
+    head = DAFormerHead(256, 256, **options, remat=False)
     maps = [jnp.ones((2, n, n, 4)) for n in (8, 4, 2, 1)]
     shapes = jax.eval_shape(head.init, jax.random.key(0), maps)
     params, stats = (

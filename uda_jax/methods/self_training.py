@@ -16,6 +16,7 @@ from uda_jax.models.model import Prediction
 PyTree = Any
 
 COLORS = ("daformer", "none")
+STATISTICS = ("student", "target")
 
 
 class Mixed(NamedTuple):
@@ -66,6 +67,7 @@ def self_training(
     feature_min_ratio: float,
     colors: str,
     pool_per_image: bool,
+    statistics: str,
     further: Callable[[Mixed, PyTree], tuple[jax.Array, Further]] | None = None,
     further_memory: PyTree = (),
 ) -> Method:
@@ -77,6 +79,7 @@ def self_training(
       **rest: see `daformer`.
     """
     supervised.check_choice("colors", colors, COLORS)
+    supervised.check_choice("statistics", statistics, STATISTICS)
     supervised.check_share(threshold=threshold, feature_min_ratio=feature_min_ratio)
     supervised.check_weights(
         ignore_top=ignore_top,
@@ -207,6 +210,8 @@ def self_training(
             memory["further"], batch_stats = after.memory, after.batch_stats
             metrics |= after.metrics
             images |= after.images
+        if statistics == "target":
+            batch_stats = stats
         metrics = {
             "loss/total": total,
             **metrics,

@@ -121,7 +121,7 @@ class DAFormerHead(nn.Module):
     train: bool
     use_running: bool
     dtype: jnp.dtype
-    remat: bool = False
+    remat: bool
 
     @nn.compact
     def __call__(self, maps):
@@ -149,8 +149,10 @@ class SeparableASPP(nn.Module):
     The first is a 1x1 ConvNorm, the others a depthwise dilated 3x3 ConvNorm and a 1x1
     ConvNorm; there is no image pooling.
 
-    remat: compute the inside of those others again in the backward pass; it is four
-      times as wide as what they give.
+    Attributes:
+      features: channels of each branch and of the result.
+      remat: compute the inside of those others again in the backward pass; it is four
+        times as wide as what they give.
     """
 
     features: int

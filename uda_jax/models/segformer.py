@@ -60,7 +60,8 @@ def segformer(
       backbone: "mit_b0" to "mit_b5".
       channels: of the decoder, 768 (published with B2 to B5) or 256 (with B0 and B1).
       width: factor on every number of channels but the classes'; see `daformer`.
-      drop_path, dropout, batch_norm, compute_dtype, remat: see `daformer`.
+      drop_path, dropout, batch_norm, compute_dtype: see `daformer`.
+      remat: recompute the encoder's blocks in the backward pass to save memory.
 
     Returns:
       The model.  `forward` takes any size of at least 29x29; logits have that size;
