@@ -5,8 +5,9 @@ r"""DACS from GTA5 to Cityscapes, as DAFormer's program compares with it: DeepLa
 Tranheden et al., "DACS: Domain Adaptation via Cross-Domain Mixed Sampling", WACV 2021.
 DAFormer's step with a teacher that follows faster, without feature distance, ignored
 rows or rare-class sampling, on ResNet-101 with two of four dilations ("dlv2red").  52.1
-mIoU are published for DACS itself (its own optimizer, not this one).  Nothing of it has
-been run here, where neither the data nor the weights can be had.
+mIoU are published for DACS itself (its own optimizer, not this one; hardware and time
+are not).  Nothing of it has been run here, where neither the data nor the weights can
+be had.
 
 It starts from mmcv's ImageNet weights: put resnet101_v1c-e67eebb6.pth into
 data/weights, or give its path: --config.init_from=FILE.

@@ -5,10 +5,10 @@ r"""EBDA from Cityscapes to Foggy and Rain Cityscapes: DAFormer with balanced en
 
 github.com/vron8632/EB_DA names the task and has neither config nor score for it: data,
 sizes and crops are VBLC's, which defines it (79.8 mIoU there with its own method and
-the same network), images, steps and rate DAFormer's.  `:v2` (the default), `:v1` and
-`:daformer`, without the entropy, see configs/ebda_acdc.py; no ignored rows, which are
-laid out for other crops.  Nothing of it has been run here, where neither the data nor
-the weights can be had.
+the same network), images, steps, rate and card (an RTX 2080 Ti, 11 GB) DAFormer's.
+`:v2` (the default), `:v1` and `:daformer`, without the entropy, see
+configs/ebda_acdc.py; no ignored rows, which are laid out for other crops.  Nothing of
+it has been run here, where neither the data nor the weights can be had.
 
 It starts from ImageNet's weights of the encoder, which have NVIDIA's non-commercial
 licence: put mit_b5.pth into data/weights, or give its path: --config.init_from=FILE.

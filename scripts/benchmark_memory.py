@@ -6,7 +6,8 @@ how many bytes it lays out; nothing is run and no card is needed, but the extra 
 in which that compiler is.  Not counted is what the card's libraries take for
 themselves, such as a convolution's workspace.  The operations are those of the program
 before it is compiled.  Each form is compiled in a process of its own, in ten minutes of
-a core; with --forms the others' rows stay, if the same compiler made them.
+a core; with --forms the others' rows stay, if the same compiler made them: compile
+all again after a change of the step.
 """
 
 import argparse
@@ -33,6 +34,8 @@ FORMS = {
     "bfloat16": (False, "bfloat16"),
     "bfloat16, remat": (True, "bfloat16"),
 }
+# What a row depends on, beside the code.
+VERSIONS = ("jax", "jaxlib", "jax-cuda13-plugin", "backbone")
 # Without a card nothing can be tried out, and the speed of its code does not matter.
 XLA_FLAGS = (
     "--xla_gpu_autotune_level=0 --xla_backend_optimization_level=0 "
@@ -143,26 +146,30 @@ def memory_benchmark(arguments: argparse.Namespace) -> None:
         print(json.dumps(analyse(arguments.analyse, arguments.backbone)))
         return
     about = compiler() | {"backbone": arguments.backbone}
-    before = recorded("memory")
-    of_compiler = lambda x: {k: x.get(k) for k in about.keys() - {"processor", "cores"}}
-    same = before and of_compiler(before["machine"]) == of_compiler(about)
+    before = recorded("memory") or {"machine": {}, "rows": {}}
+    same = all(before["machine"].get(k) == about[k] for k in VERSIONS)
     rows = dict(before["rows"]) if same else {}
     for form in arguments.forms:
         rows[form] = compile_apart(form, arguments.backbone)
         print(form, rows[form], file=sys.stderr)
+        # At once: the next form takes ten minutes and may fail.
+        text = table({form: rows[form] for form in FORMS if form in rows})
+        if arguments.dry:
+            print(text)
+        else:
+            record("memory", f"for an RTX 2080 Ti.\n\n{text}", rows, about)
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Markdown of the forms' rows."""
     lines = [
         "| form | state | temporary | held at once | TFLOP | at the card's peak |",
         "|---|---|---|---|---|---|",
     ]
-    rows = {form: rows[form] for form in FORMS if form in rows}
     for form, row in rows.items():
         at_peak = f"{row['tflop'] / CARD_TFLOPS:.2f} s" if "float32" in form else "–"
         lines.append(
             f"| {form} | {row['state_gib']:.2f} GiB | {row['temporary_gib']:.2f} GiB | "
             f"{row['held_gib']:.2f} GiB | {row['tflop']:.2f} | {at_peak} |"
         )
-    table = "\n".join(lines)
-    if arguments.dry:
-        print(table)
-        return
-    record("memory", f"512x512, batch 2 of each domain.\n\n{table}", rows, about)
+    return "\n".join(lines)

@@ -36,6 +36,21 @@ def photo(tmp_path):
     return path
 
 
+EVALUATION = {
+    "mode": "whole",
+    "window": (),
+    "stride": (),
+    "scales": (1.0,),
+    "flip": False,
+    "size": (),
+    "label_size": (),
+    "filter": "area",
+    "resize": "probabilities",
+    "align_corners": True,
+    "batch_size": 2,
+}
+
+
 def fake_run(tmp_path, monkeypatch):
     """A trained run, without the training."""
 
@@ -48,21 +63,7 @@ def fake_run(tmp_path, monkeypatch):
         batch_stats={},
         label_space=SPACE,
         config=ml_collections.ConfigDict(
-            {
-                "evaluation": {
-                    "mode": "sliding",
-                    "window": (16, 16),
-                    "stride": (),
-                    "scales": (1.0,),
-                    "flip": False,
-                    "size": (),
-                    "label_size": (),
-                    "filter": "area",
-                    "resize": "probabilities",
-                    "align_corners": True,
-                    "batch_size": 2,
-                }
-            }
+            {"evaluation": {**EVALUATION, "mode": "sliding", "window": (16, 16)}}
         ),
     )
     module = types.ModuleType("uda_jax.trained")
@@ -146,6 +147,27 @@ def test_command_writes_three_files_per_photograph(
     assert len(list(out.iterdir())) == 6
     assert Image.open(out / "night_overlay.png").size == (9, 7)
     assert "2 images segmented" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "mode, kept", [("whole", True), ("sliding", True), ("chips", False)]
+)
+def test_another_mode_keeps_the_runs_resize_if_it_has_it(mode, kept, monkeypatch):
+    run = types.SimpleNamespace(
+        label_space=SPACE,
+        config=ml_collections.ConfigDict(
+            {"evaluation": {**EVALUATION, "resize": "logits", "align_corners": False}}
+        ),
+    )
+    seen = {}
+    monkeypatch.setattr(
+        Predictor, "__init__", lambda self, *_, **options: seen.update(options)
+    )
+    options = {} if mode == "whole" else {"window": (8, 8)}
+    Predictor._of_run(run, bright_is_sky, {"mode": mode, **options})
+    ours = {key: seen.get(key) for key in ("resize", "align_corners")}
+    wanted = ("logits", False) if kept else (None, None)
+    assert tuple(ours.values()) == wanted
 
 
 @pytest.mark.parametrize("label_space", ["", "crosscity13"])

@@ -16,7 +16,7 @@ Size = tuple[int, int]  # (height, width)
 
 MODES = ("whole", "chips", "sliding")
 RESIZES = ("probabilities", "logits", "direct")
-_RESIZED = {
+RESIZES_OF = {
     "whole": RESIZES,
     "chips": RESIZES[:1],
     "sliding": RESIZES[:2],
@@ -64,10 +64,10 @@ def inference_options(
                 f'{name} "{value}" is unknown{did_you_mean(value, allowed)}: choose '
                 f"one of {', '.join(allowed)}."
             )
-    if resize not in _RESIZED[mode]:
+    if resize not in RESIZES_OF[mode]:
         raise UserError(
             f'mode "{mode}" has no resize="{resize}": choose '
-            f'{" or ".join(_RESIZED[mode])}, or the mode "whole".'
+            f'{" or ".join(RESIZES_OF[mode])}, or the mode "whole".'
         )
     if resize == "direct" and not align_corners:
         raise UserError(

@@ -28,7 +28,7 @@ from uda_jax.data.resizing import resize_image
 from uda_jax.errors import UserError
 from uda_jax.evaluate import make_forward
 from uda_jax.files import write_atomically
-from uda_jax.inference import inference_options, pair, probabilities
+from uda_jax.inference import RESIZES_OF, inference_options, pair, probabilities
 from uda_jax.labels import LabelSpace, get_label_space
 from uda_jax.photos import find_photos, read_photo
 from uda_jax.program import CHECKPOINTS
@@ -190,8 +190,13 @@ class Predictor:
     @classmethod
     def _of_run(cls, run, forward, options):
         evaluation = without_labels(run.config.evaluation)
-        if "mode" in options:  # another mode brings its own of these
-            for key in ("window", "stride", "resize", "align_corners"):
+        mode = options.get("mode", evaluation["mode"])
+        if mode != evaluation["mode"]:
+            # Another mode brings windows of its own, and may not have this resize.
+            dropped = ["window", "stride"]
+            if evaluation["resize"] not in RESIZES_OF.get(mode, ()):
+                dropped += ["resize", "align_corners"]
+            for key in dropped:
                 del evaluation[key]
         return cls(forward, run.label_space, **(evaluation | options))
 
