@@ -9,9 +9,9 @@ weights here, and the features of which DAFormer stays near are that network's o
 `:dacs`, `:ebda_v1` and `:ebda_v2` are the other methods; `:no_rcs`, `:no_fd` and
 `:alpha` are DAFormer without rare-class sampling, without feature distance and with the
 published teacher, 0.999, where the others here have DACS's 0.99.  Also not published in
-all of them: BatchNorm's statistics are the target's (`:student` has the published
-ones), the rate is one for encoder and decoder, without a warm-up, and no rows are
-ignored.
+all of them: the source has the colours that the start had, BatchNorm's statistics are
+the target's, the rate is one for encoder and decoder, without a warm-up, and no rows
+are ignored.  `:published` has the published teacher, colours and statistics.
 
 `:source` is a control, as many steps more with the loss and colours that the start had;
 `:statistics` is another, which also takes BatchNorm's statistics from the target.
@@ -37,7 +37,11 @@ VARIANTS = {
     **SMALL_METHODS,
     "source": ("source_only", {"class_weights": "middle"}, False),
     "statistics": ("minent", NO_TERM, False),
-    "student": ("daformer", dict(statistics="student"), True),
+    "published": (
+        "daformer",
+        dict(alpha=0.999, source_view="none", statistics="student"),
+        True,
+    ),
     "no_rcs": ("daformer", {}, False),
     "no_fd": ("daformer", dict(feature_weight=0.0, feature_classes=()), True),
     "alpha": ("daformer", dict(alpha=0.999), True),

@@ -161,6 +161,8 @@ SELF_TRAINING = {
     "feature_min_ratio": 0.75,
     "colors": "daformer",
     "pool_per_image": False,
+    "source_view": "none",
+    "statistics": "student",
 }
 # What differs: DACS, and the two forms of EBDA, the released source's and the compiled
 # file's.

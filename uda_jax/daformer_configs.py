@@ -103,10 +103,11 @@ def small(
     else:
         # These images have no border that would be wrong, a run of some hundred steps
         # needs a teacher that is not the mean of them all, and a network from random
-        # weights has statistics that differ much between the domains.
+        # weights needs the colours that it learned with and has statistics that differ
+        # much between the domains.
         no_rows = {"ignore_top": 0, "ignore_bottom": 0}
-        ours = {**no_rows, "alpha": 0.99, "statistics": "target"}
-        daformer_recipe(config, method, **{**ours, **options})
+        ours = {"alpha": 0.99, "source_view": "tufl", "statistics": "target"}
+        daformer_recipe(config, method, **{**no_rows, **ours, **options})
     config.optimizer = ConfigDict(
         {**rows.ADAMW, "learning_rate": 1e-3, "head_multiplier": 1.0}
     )

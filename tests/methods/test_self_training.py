@@ -403,6 +403,7 @@ def test_a_second_forward_updates_batch_norm_once_more():
         ({"balance": "median"}, 'balance is "median"'),
         ({"region": "left"}, 'region is "left"'),
         ({"statistics": "targets"}, 'did you mean "target"'),
+        ({"source_view": "tuffl"}, 'did you mean "tufl"'),
         ({"quantile": 0.0}, "quantile is 0.0"),
     ],
 )
@@ -444,6 +445,24 @@ def test_the_teacher_takes_the_batchs_statistics_and_drops_nothing():
     student, of_source = (1, True, None, True), (2, False, None, False)
     of_target = [(factor, False, True, False) for factor in (2, 3)]
     assert calls == [student, of_source, *of_target, student]
+
+
+@pytest.mark.parametrize("make", [daformer, ebda])
+def test_other_colours_of_the_source_change_its_own_terms_alone(make):
+    options = {**OPTIONS, "feature_classes": (0, 1, 2, 3), "feature_min_ratio": 0.0}
+    found = []
+    for view in ("none", "tufl"):
+        method = make(forward, C, **options, source_view=view)
+        state = toy(method)
+        reference = {"reference": other_network(state, 2.0)}
+        state = state.replace(memory={**state.memory, **reference})
+        _, out = method.loss(state.params, state, toy_batch(), jax.random.key(0))
+        found.append({**out.metrics, "picture": out.images["source"]})
+    plain, coloured = found
+    for name in ("loss/source", "loss/features", "picture"):
+        assert not np.allclose(plain[name], coloured[name], rtol=1e-3), name
+    for name in ("loss/mixed", "pseudo/weight"):
+        np.testing.assert_array_equal(plain[name], coloured[name])
 
 
 @pytest.mark.parametrize("make, passes", [(daformer, 2), (ebda, 3)])

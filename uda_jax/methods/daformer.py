@@ -27,6 +27,7 @@ def daformer(
     feature_min_ratio: float = 0.75,
     colors: str = "daformer",
     pool_per_image: bool = False,
+    source_view: str = "none",
     statistics: str = "student",
 ) -> Method:
     r"""L_source + w_f L_feature + L_mixed.
@@ -61,6 +62,8 @@ def daformer(
       colors: "daformer": the mixed image gets `augment.daformer_strong`; "none".
       pool_per_image: the classes are drawn of an image's own, ignored pixels left out,
         instead of, as published, of the whole batch's with those as one class more.
+      source_view: colours of the source that L_source and L_feature look at, see
+        `augment.SOURCE_VIEWS`; "none" as published.  What is pasted has its own.
       statistics: which batches BatchNorm's running statistics, by which the student is
         scored, follow: "student": those that it learns from, the source's and the
         mixed one, as published; "target": the target's, like the teacher's.  Training
@@ -90,5 +93,6 @@ def daformer(
         feature_min_ratio=feature_min_ratio,
         colors=colors,
         pool_per_image=pool_per_image,
+        source_view=source_view,
         statistics=statistics,
     )

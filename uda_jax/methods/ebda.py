@@ -38,6 +38,7 @@ def ebda(
     feature_min_ratio: float = 0.75,
     colors: str = "daformer",
     pool_per_image: bool = False,
+    source_view: str = "none",
     statistics: str = "student",
 ) -> Method:
     r"""`daformer`'s total + balance_weight * mean of (H - H*)^2.
@@ -67,7 +68,8 @@ def ebda(
       region: pixels that the mean goes over: "all" as published, ignored ones too;
         "target" or "source" for those that come from there.  The quantile is of all.
       alpha, threshold, ignore_top, ignore_bottom, feature_weight, feature_classes,
-        feature_min_ratio, colors, pool_per_image, statistics: see `daformer`.
+        feature_min_ratio, colors, pool_per_image, source_view, statistics: see
+        `daformer`.
 
     Returns:
       A Method.  Memory: that of `daformer` and {"further": {"level": m, "steps": int32
@@ -125,6 +127,7 @@ def ebda(
         feature_min_ratio=feature_min_ratio,
         colors=colors,
         pool_per_image=pool_per_image,
+        source_view=source_view,
         statistics=statistics,
         further=further,
         further_memory={"level": jnp.float32(0), "steps": jnp.int32(0)},

@@ -67,6 +67,7 @@ def self_training(
     feature_min_ratio: float,
     colors: str,
     pool_per_image: bool,
+    source_view: str,
     statistics: str,
     further: Callable[[Mixed, PyTree], tuple[jax.Array, Further]] | None = None,
     further_memory: PyTree = (),
@@ -79,6 +80,7 @@ def self_training(
       **rest: see `daformer`.
     """
     supervised.check_choice("colors", colors, COLORS)
+    supervised.check_choice("source_view", source_view, augment.SOURCE_VIEWS)
     supervised.check_choice("statistics", statistics, STATISTICS)
     supervised.check_share(threshold=threshold, feature_min_ratio=feature_min_ratio)
     supervised.check_weights(
@@ -133,16 +135,14 @@ def self_training(
         )  # fmt: skip
         return mixing.random_ranks(key, pool) < mixing.half_of(pool)[:, None]
 
-    def reference_distance(memory, prediction, source):
+    def reference_distance(memory, prediction, image, source):
         """(L_feature, bool [B, h, w]: the squares that it is a mean over)."""
         if not jax.tree.leaves(prediction.features):
             raise UserError(
                 "feature_weight needs a network that gives its features, such as "
                 "daformer or segformer: set feature_weight=0."
             )
-        before, _ = forward(
-            *memory["reference"], augment.normalize(source["image"]), train=False
-        )
+        before, _ = forward(*memory["reference"], image, train=False)
         ours, theirs = prediction.features[-1], before.features[-1]
         stride = source["label"].shape[2] // ours.shape[2]
         label = losses.majority_label(
@@ -162,8 +162,8 @@ def self_training(
     def loss(params, state, batch, key):
         source, target = batch["source"], batch["target"]
         _check_sizes(source, target, ignore_top + ignore_bottom)
-        source_key, class_key, color_key, mixed_key, further_key = jax.random.split(
-            key, 5
+        view_key, source_key, class_key, color_key, mixed_key, further_key = (
+            jax.random.split(key, 6)
         )
         memory = dict(state.memory)
 
@@ -175,11 +175,12 @@ def self_training(
         source_image, target_image = (
             augment.normalize(part["image"]) for part in (source, target)
         )
-        seen, batch_stats = run(source_image, source_key, state.batch_stats)
+        view = augment.SOURCE_VIEWS[source_view](view_key, source["image"])
+        seen, batch_stats = run(view, source_key, state.batch_stats)
         total = losses.cross_entropy(seen.logits, source["label"])
         metrics, images = {"loss/source": total}, {}
         if feature_weight:
-            term, mask = reference_distance(memory, seen, source)
+            term, mask = reference_distance(memory, seen, view, source)
             total += feature_weight * term
             metrics["loss/features"] = term
             images["source_features"] = _enlarged(mask, source["label"].shape)
@@ -218,7 +219,7 @@ def self_training(
             **supervised.training_scores(seen.logits, source["label"]),
         }
         images |= {
-            "source": augment.denormalize(source_image),
+            "source": augment.denormalize(view),
             "source_label": source["label"],
             "target": augment.denormalize(target_image),
             "target_pseudo_label": pseudo_label,
