@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uda_jax import convert, load_model, predict, torch_files, weights
+from uda_jax import benchmarks, convert, load_model, predict, torch_files, weights
 from uda_jax.errors import UserError
 from uda_jax.labels import LABEL_SPACES
 from uda_jax.models import create_model
@@ -36,19 +36,7 @@ def photo(tmp_path):
     return path
 
 
-EVALUATION = {
-    "mode": "whole",
-    "window": (),
-    "stride": (),
-    "scales": (1.0,),
-    "flip": False,
-    "size": (),
-    "label_size": (),
-    "filter": "area",
-    "resize": "probabilities",
-    "align_corners": True,
-    "batch_size": 2,
-}
+EVALUATION = benchmarks.base_config("own").evaluation.to_dict()
 
 
 def fake_run(tmp_path, monkeypatch):
