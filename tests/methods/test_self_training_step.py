@@ -194,12 +194,14 @@ def check_in_double(name):
     check_gradients(name, golden, model, params, gradients)
 
 
-@pytest.mark.parametrize("name", ["daformer", pytest.param("ebda", marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STEPS)
 def test_a_step_in_single_precision(name, golden, model, batch, fixed):
     method, check = STEPS[name]
     check(golden, forward_only(model, method(model.forward, 19, **FIXTURE), batch))
 
 
+@pytest.mark.slow
 def test_how_sure_the_teacher_is(golden, model, batch):
     look = jax.jit(partial(model.forward, train=False, batch_statistics=True))
     said, _ = look(*network(model, "ema."), batch["target"]["image"])
