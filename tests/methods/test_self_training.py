@@ -148,6 +148,28 @@ def test_what_is_mixed():
     np.testing.assert_allclose(images["mixed_weight"][rest], expected[rest], rtol=1e-5)
 
 
+def test_pseudo_labels_are_the_originals():
+    """Of logits sin(0.05 i c + 0.7 b) + cos(0.03 j (c + 1)); b counts from 0."""
+    golden = json.loads((ROOT / "tests/goldens/daformer.json").read_text())
+    b, i, j, c = np.meshgrid(*map(np.arange, (2, 5, 7, 4)), indexing="ij")
+    logits = np.sin(0.05 * (i + 1) * (c + 1) + 0.7 * b) + np.cos(
+        0.03 * (j + 1) * (c + 2)
+    )
+
+    def given(params, stats, image, **_):
+        return Prediction(jnp.float32(logits), (), ()), stats
+
+    method = daformer(
+        given, C, colors="none", feature_weight=0.0, ignore_bottom=0, ignore_top=0
+    )
+    state = toy(method)
+    batch = jax.tree.map(lambda x: x[:, :5, :7] if x.ndim > 1 else x, toy_batch())
+    _, out = method.loss(state.params, state, batch, jax.random.key(0))
+    found = np.bincount(out.images["target_pseudo_label"].ravel(), minlength=4)
+    np.testing.assert_array_equal(found, golden["pseudo_lbl_hist"])
+    assert out.metrics["pseudo/weight"] == golden["pseudo_q"]
+
+
 def test_the_level_of_the_balance_follows_the_quantile():
     method = ebda(
         forward, C, balance="quantile", entropy=0.0, momentum=0.75, quantile=0.5,

@@ -140,9 +140,11 @@ def check_daformer(golden, out):
     near(out.metrics["loss/mixed"], golden["mix_ce"])
     near(out.metrics["pseudo/weight"], golden["q_thr0.5"])
     # Theirs counts ignored pixels as wrong.
-    labelled = np.mean(make_batch()["source"]["label"] < 19)
-    accuracy = 100 * out.metrics["train/source_accuracy"] * labelled
-    near(accuracy, golden["src_acc"])
+    labelled = {"source": make_batch()["source"]["label"] < 19}
+    labelled["mixed"] = np.asarray(out.images["mixed_label"]) < 19
+    for name, recorded in (("source", "src_acc"), ("mixed", "mix_acc")):
+        accuracy = out.metrics[f"train/{name}_accuracy"] * np.mean(labelled[name])
+        near(100 * accuracy, golden[recorded])
     total = golden["src_ce"] + 0.005 * golden["fd_mean"] + golden["mix_ce"]
     near(out.metrics["loss/total"], total)
     masks = np.asarray(out.images["source_features"])[:, ::32, ::32]

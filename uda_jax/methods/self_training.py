@@ -217,6 +217,7 @@ def self_training(
             "loss/total": total,
             **metrics,
             **supervised.training_scores(seen.logits, source["label"]),
+            **supervised.training_scores(said.logits, label, "mixed"),
         }
         images |= {
             "source": augment.denormalize(view),

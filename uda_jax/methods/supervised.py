@@ -134,12 +134,15 @@ def source_terms(
     return total, metrics
 
 
-def training_scores(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
+def training_scores(
+    logits: jax.Array, label: jax.Array, of: str = "source"
+) -> dict[str, jax.Array]:
     """Accuracy and IoU of the batch itself: a sign of life, no evaluation.
 
     Args:
       logits: [B, H, W, C].
       label: [B, H, W] train ids; ignored pixels do not count.
+      of: what the batch is called in the names of the scores.
 
     Returns:
       'train/source_accuracy': share of the labelled pixels that are right, and
@@ -159,6 +162,6 @@ def training_scores(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]
     iou = losses.masked_mean(both / jnp.maximum(either, 1), counted)
     perfect = jnp.where(total > 0, 1.0, 0.0)
     return {
-        "train/source_accuracy": jnp.sum(both) / jnp.maximum(total, 1),
-        "train/source_miou": jnp.where(jnp.any(counted), iou, perfect),
+        f"train/{of}_accuracy": jnp.sum(both) / jnp.maximum(total, 1),
+        f"train/{of}_miou": jnp.where(jnp.any(counted), iou, perfect),
     }
