@@ -193,7 +193,16 @@ def test_the_segmentor_alone_starts_another_run(whole_run):
     params, stats, origin = load_weights(str(whole_run), *own)
     jax.tree.map(np.testing.assert_array_equal, params, run.params)
     jax.tree.map(np.testing.assert_array_equal, stats, run.batch_stats)
-    assert f"{whole_run}, step 4" in origin
+    assert f"{whole_run}, step 4" in origin and "ended" not in origin
+
+
+def test_weights_of_a_run_that_has_not_ended_say_so(whole_run, tmp_path):
+    shutil.copytree(whole_run, tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    (tmp_path / "run/config.json").write_text(json.dumps({**config, "steps": 9}))
+    run = load_run(whole_run)
+    *_, origin = load_weights(str(tmp_path / "run"), run.params, run.batch_stats)
+    assert origin.endswith("step 4 of 9, a run that has not ended")
 
 
 def test_a_discriminator_becomes_a_file(whole_run, tmp_path, capsys):

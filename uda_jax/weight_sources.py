@@ -64,6 +64,7 @@ class Source(NamedTuple):
       backbone_only: there are no heads in it.
       settled: it is this library's own, whose options leave nothing open.
       step: of the run, for a workdir.
+      steps: that it is to have.
       classes: rows of a user's own label space, or ().
     """
 
@@ -79,6 +80,7 @@ class Source(NamedTuple):
     backbone_only: bool = False
     settled: bool = False
     step: int | None = None
+    steps: int | None = None
     classes: tuple = ()
 
 
@@ -232,7 +234,7 @@ def _open_workdir(path, copy) -> Source:
         f"{path} (a run)", "a run", (name,), options, run.label_space.num_classes,
         run.config.label_space, {},
         lambda network: leaves_by_path(run.params, run.batch_stats), settled=True,
-        step=run.step, classes=run.config.classes,
+        step=run.step, steps=run.config.steps, classes=run.config.classes,
     )  # fmt: skip
 
 

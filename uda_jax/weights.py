@@ -208,6 +208,8 @@ def fit_like(
     line += f" ({total:,} numbers) from {source.what}"
     if source.step is not None:
         line = f"{line.removesuffix(f' ({source.kind})')}, step {source.step}"
+        if source.steps is not None and source.step < source.steps:
+            line += f" of {source.steps}, a run that has not ended"
     for rule, names in {**source.dropped, NEW_HEADS: fitted.unused}.items():
         if names:
             line += f"; left out: {abridged(names)} ({rule})"
