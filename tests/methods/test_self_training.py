@@ -152,9 +152,8 @@ def test_pseudo_labels_are_the_originals():
     """Of logits sin(0.05 i c + 0.7 b) + cos(0.03 j (c + 1)); b counts from 0."""
     golden = json.loads((ROOT / "tests/goldens/daformer.json").read_text())
     b, i, j, c = np.meshgrid(*map(np.arange, (2, 5, 7, 4)), indexing="ij")
-    logits = np.sin(0.05 * (i + 1) * (c + 1) + 0.7 * b) + np.cos(
-        0.03 * (j + 1) * (c + 2)
-    )
+    down, right = 0.05 * (i + 1) * (c + 1), 0.03 * (j + 1) * (c + 2)
+    logits = np.sin(down + 0.7 * b) + np.cos(right)
 
     def given(params, stats, image, **_):
         return Prediction(jnp.float32(logits), (), ()), stats
