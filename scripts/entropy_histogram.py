@@ -29,8 +29,10 @@ from uda_jax.labelling import look_at
 DOCS = Path(__file__).parent.parent / "docs"
 BINS = 40
 # Runs that are alike lie on each other: dashes show both.
-_COLORS = ("#57606a", "#2a78d6", "#eb6834", "#1f9d63", "#8a4fd0")
-_STYLES = ("-", "-", "--", "-", "--")
+_LOOKS = (
+    *(("#57606a", "-"), ("#2a78d6", "-"), ("#eb6834", "--")),
+    *(("#1f9d63", "-"), ("#8a4fd0", "--")),
+)
 SMALLEST = 0.01  # %, of all pixels
 
 
@@ -43,7 +45,13 @@ def entropies(probs: jax.Array, edges: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def read(workdirs: dict[str, str]) -> dict[str, tuple[np.ndarray, float]]:
-    """Name -> (share of the pixels in each bin, mean entropy)."""
+    """Name -> (share of the pixels in each bin, mean entropy).
+
+    Raises:
+      UserError: more runs than a picture shows, no run there, or other classes.
+    """
+    if len(workdirs) > len(_LOOKS):
+        raise UserError(f"{len(workdirs)} runs: draw up to {len(_LOOKS)} at once.")
     found, images, space = {}, None, None
     for name, workdir in workdirs.items():
         run = trained.load_run(Path(workdir), "latest")
@@ -70,8 +78,7 @@ def picture(found: dict, num_classes: int) -> bytes:
     figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     edges = np.linspace(0, np.log(num_classes), BINS + 1)
-    looks = zip(_COLORS, _STYLES, found.items(), strict=False)
-    for color, style, (name, (share, _)) in looks:
+    for (color, style), (name, (share, _)) in zip(_LOOKS, found.items(), strict=False):
         axes.stairs(100 * share, edges, color=color, ls=style, label=name, lw=1.8)
     axes.set_yscale("log")
     axes.set(xlabel="entropy of a pixel, nats", ylabel="pixels, %", xlim=(0, edges[-1]))

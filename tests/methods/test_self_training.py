@@ -22,6 +22,10 @@ from uda_jax.train import TrainState, make_train_step
 OPTIONS = dict(ignore_top=1, ignore_bottom=8, threshold=0.5, colors="none")
 
 
+def read_golden():
+    return json.loads((ROOT / "tests/goldens/daformer.json").read_text())
+
+
 def toy(method, **memory):
     state = start(method)
     return state.replace(memory={**state.memory, **memory})
@@ -55,7 +59,7 @@ def test_the_teacher_follows_the_student_and_gets_no_gradient(step):
     for network in gradients.values():
         for gradient in jax.tree.leaves(network.params):
             np.testing.assert_array_equal(gradient, 0)
-    recorded = json.loads((ROOT / "tests/goldens/daformer.json").read_text())["ema"]
+    recorded = read_golden()["ema"]
     kept = recorded[str(step)] if step else 0
     jax.tree.map(
         lambda now, student, teacher: np.testing.assert_allclose(
@@ -150,7 +154,7 @@ def test_what_is_mixed():
 
 def test_pseudo_labels_are_the_originals():
     """Of logits sin(0.05 i c + 0.7 b) + cos(0.03 j (c + 1)); b counts from 0."""
-    golden = json.loads((ROOT / "tests/goldens/daformer.json").read_text())
+    golden = read_golden()
     b, i, j, c = np.meshgrid(*map(np.arange, (2, 5, 7, 4)), indexing="ij")
     down, right = 0.05 * (i + 1) * (c + 1), 0.03 * (j + 1) * (c + 2)
     logits = np.sin(down + 0.7 * b) + np.cos(right)

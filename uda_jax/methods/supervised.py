@@ -142,7 +142,7 @@ def training_scores(
     Args:
       logits: [B, H, W, C].
       label: [B, H, W] train ids; ignored pixels do not count.
-      of: what the batch is called in the names of the scores.
+      of: what stands in the scores' names in place of 'source'.
 
     Returns:
       'train/source_accuracy': share of the labelled pixels that are right, and
